@@ -1,0 +1,9 @@
+// activation for AVX512.
+#include "cpu/activation.h"
+
+#if FASTGAN_X86
+#define FASTGAN_CAPABILITY_AVX512
+#include "cpu/simd_begin.h"
+#include "cpu/activation_impl.h"
+#include "cpu/simd_end.h"
+#endif

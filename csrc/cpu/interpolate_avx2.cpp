@@ -1,0 +1,9 @@
+// interpolate for AVX2.
+#include "cpu/interpolate.h"
+
+#if FASTGAN_X86
+#define FASTGAN_CAPABILITY_AVX2
+#include "cpu/simd_begin.h"
+#include "cpu/interpolate_impl.h"
+#include "cpu/simd_end.h"
+#endif

@@ -1,0 +1,9 @@
+// penalty for AVX2.
+#include "cpu/penalty.h"
+
+#if FASTGAN_X86
+#define FASTGAN_CAPABILITY_AVX2
+#include "cpu/simd_begin.h"
+#include "cpu/penalty_impl.h"
+#include "cpu/simd_end.h"
+#endif

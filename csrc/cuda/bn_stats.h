@@ -1,0 +1,25 @@
+// bn_stats: mean and biased variance of every channel. Description: bn_stats.cu.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "dtype.h"
+#include "image.h"
+
+namespace fastgan::cuda {
+
+struct BnStatsParams {
+  const void* z;     // (N, C, S) in shape.layout
+  ImageShape shape;  // numel() > 0, per_channel() < 2^31
+  DType dtype;       // of z
+  float* mean;       // (C,)
+  float* var;        // (C,) biased variance, or null
+  float* invstd;     // (C,) 1 / sqrt(var + eps), or null
+  float eps;
+  void* workspace;   // bn_stats_workspace() bytes, 16-byte aligned; nothing in it survives
+};
+
+int64_t bn_stats_workspace(const BnStatsParams& p);
+cudaError_t bn_stats(const BnStatsParams& p, cudaStream_t stream);
+
+}  // namespace fastgan::cuda

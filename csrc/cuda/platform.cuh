@@ -1,0 +1,49 @@
+// What differs between nvcc and the executor of tests/cuda_on_host: headers, shared memory and the launch.
+// The rest of this folder is CUDA C++ that both compile, so it names neither `__shared__` nor `<<<>>>`.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+
+#if defined(__CUDACC__)
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+// A block's shared array `name` of `count` elements; uninitialised.
+#define FASTGAN_SHARED(T, name, count) __shared__ T name[count]
+
+namespace fastgan::cuda {
+
+template <class... P, class... A>
+cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, cudaStream_t stream, A&&... args) {
+  kernel<<<grid, block, 0, stream>>>(static_cast<P>(std::forward<A>(args))...);
+  return cudaGetLastError();
+}
+
+}  // namespace fastgan::cuda
+
+#else
+
+#include "cuda_on_host.h"
+
+#define FASTGAN_SHARED(T, name, count) CUDA_ON_HOST_SHARED(T, name, count)
+
+namespace fastgan::cuda {
+
+template <class... P, class... A>
+cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, cudaStream_t, A&&... args) {
+  cuda_on_host::launch(kernel, grid, block, 0, std::forward<A>(args)...);
+  return cudaSuccess;
+}
+
+}  // namespace fastgan::cuda
+
+#endif
+
+#define FASTGAN_RETURN_IF_ERROR(call)              \
+  do {                                             \
+    const cudaError_t status_ = (call);            \
+    if (status_ != cudaSuccess) return status_;    \
+  } while (0)

@@ -1,0 +1,60 @@
+"""The command line: one file a command, imported when it is asked for."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "list": "the architectures, built-in and installed",
+    "train": "train an architecture: fastgan train NAME [options]",
+    "sample": "draw images from a trained run",
+    "info": "versions, hardware, kernels and why some are missing",
+    "bench": "measure kernels against the strongest PyTorch on this machine",
+    "reproduce": "run a recipe: train, measure, compare with its bar",
+}
+
+
+def _usage() -> str:
+    lines = ["usage: fastgan COMMAND ...   (fastgan COMMAND --help for its options)", ""]
+    return "\n".join(lines + [f"  {name:<10} {what}" for name, what in COMMANDS.items()])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status. Errors of use are one sentence on stderr and status 2."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    if argv[0] == "--version":
+        from fastgan import __version__
+
+        print(f"fastgan {__version__}")
+        return 0
+    command, *rest = argv
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        print(f"fastgan: there is no command {command!r}{hint}\n\n{_usage()}", file=sys.stderr)
+        return 2
+    try:
+        return import_module(f"fastgan.cli.{command}").run(rest) or 0
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("fastgan"):
+            raise
+        print(f"fastgan {command}: {error.name} is not installed: pip install {error.name}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nfastgan {command}: stopped.", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, OSError, RuntimeError, ImportError, NotImplementedError) as error:
+        if os.environ.get("FASTGAN_TRACEBACK"):
+            raise
+        print(f"fastgan {command}: {error}", file=sys.stderr)
+        print("(FASTGAN_TRACEBACK=1 shows where it was raised)", file=sys.stderr)
+        return 2

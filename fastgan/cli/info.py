@@ -1,0 +1,25 @@
+"""`fastgan info`: what this installation can do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tyro
+
+from fastgan._info import describe, info
+
+
+@dataclass
+class InfoOptions:
+    """Versions, hardware, what was built, which kernels exist here and why others do not."""
+
+    json: bool = False
+    """print JSON instead of aligned lines"""
+
+
+def run(argv: Sequence[str]) -> None:
+    options = tyro.cli(InfoOptions, args=argv, prog="fastgan info")
+    facts = info()
+    print(json.dumps(facts, indent=2) if options.json else describe(facts))

@@ -1,0 +1,184 @@
+"""`fastgan train NAME`: train an architecture on a data set and keep a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import torch
+import tyro
+
+from fastgan import registry
+from fastgan.architectures.base import Architecture
+from fastgan.data import ImageDataset, load
+from fastgan.metrics import FrechetDistance
+from fastgan.training.trainer import Trainer
+
+USAGE = "usage: fastgan train NAME [options]   (fastgan train NAME --help lists them, the model's own included)"
+
+
+@dataclass
+class TrainOptions:
+    """Options of a training run; those of the architecture are the ones that begin with --model."""
+
+    data: str = "scenes"
+    """scenes, fashion_mnist, cifar10, gaussian, or the path of a folder or zip of images"""
+    steps: int | None = None
+    """length of the whole run; none: the architecture's; a finished run is extended by asking for more"""
+    batch_size: int | None = None
+    """images a batch; none: the architecture's"""
+    out: Path | None = None
+    """run folder; none: runs/NAME-DATA; a run found there goes on"""
+    seed: int = 0
+    """of weights, noise and data order"""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:1"""
+    fuse: bool = True
+    """use fused layers (fastgan.fuse)"""
+    ema_decay: float = 0.999
+    """of the averaged generator that samples and metrics use; 0: none"""
+    metric: Literal["frechet", "none"] = "frechet"
+    """keeps the best checkpoint: Frechet distance on fixed random features"""
+    metric_images: int = 1000
+    """images a measurement"""
+    metric_every: int = 500
+    """steps between measurements"""
+    sample_every: int = 250
+    """steps between sample grids"""
+    checkpoint_every: int = 250
+    """steps between checkpoints"""
+    log_every: int = 25
+    """steps between records in metrics.jsonl"""
+    limit: int | None = None
+    """use at most so many images of the data"""
+    workers: int = 0
+    """processes that read data ahead"""
+    resume: Literal["auto", "must", "never"] = "auto"
+    """auto: go on with the run in --out if there is one"""
+    strict: bool = False
+    """stop at a corrupt image instead of skipping it"""
+    deterministic: bool = False
+    """on CUDA: deterministic algorithms only"""
+    dry_run: bool = False
+    """walk one step of every stage, write nothing"""
+
+
+def run(argv: Sequence[str]) -> None:
+    if not argv or argv[0].startswith("-"):
+        print(f"{USAGE}\nNAME is one of: {', '.join(registry.list_architectures())}")
+        if argv and argv[0] not in ("-h", "--help"):
+            raise ValueError(f"NAME comes first, got {argv[0]!r}")
+        return
+    name, *rest = argv
+    cls = registry.get(name)
+    options = tyro.cli(_options_class(cls), args=rest, prog=f"fastgan train {cls.name}")
+    asked = {k: v for k, v in dataclasses.asdict(options.model).items() if v is not None}
+    train(cls, options, asked)
+
+
+def train(cls: type[Architecture], options: TrainOptions, model: dict[str, Any]) -> Trainer:
+    """Build data, architecture and trainer from the options, and run; ``model`` holds the Config's fields."""
+    image_size = model.get("image_size", _default(cls, "image_size"))
+    data = load(
+        options.data,
+        image_size=image_size,
+        channels=model.get("channels"),
+        strict=options.strict,
+        size=options.limit,
+        seed=options.seed,
+    )
+    torch.manual_seed(options.seed)
+    sizes = {"image_size": data.image_size, "channels": data.channels}
+    architecture = cls(registry.configure(cls, model | sizes))
+    steps = options.steps or architecture.defaults.get("steps", 2000)
+    out = options.out or Path("runs") / f"{cls.name}-{Path(options.data).stem or 'data'}"
+    trainer = Trainer(
+        architecture,
+        data,
+        steps=steps,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        device=options.device,
+        out=out,
+        fuse=options.fuse,
+        ema_decay=options.ema_decay,
+        log_every=options.log_every,
+        sample_every=options.sample_every,
+        metric_every=options.metric_every,
+        checkpoint_every=options.checkpoint_every,
+        metric=_metric(options, data),
+        num_workers=options.workers,
+        resume=options.resume,
+        deterministic=options.deterministic,
+        dry_run=options.dry_run,
+    )
+    _say_what_runs(trainer, data, out)
+    trainer.fit()
+    if not options.dry_run:
+        _say_what_came_of_it(trainer, out)
+    return trainer
+
+
+def _options_class(cls: type[Architecture]) -> type:
+    """TrainOptions with a field ``model`` made of the architecture's Config, one option a field."""
+    hints = get_type_hints(cls.Config)
+    fields = []
+    for f in dataclasses.fields(cls.Config):
+        hint, default, text = hints[f.name], f.default, f.metadata.get("help", "")
+        if default is dataclasses.MISSING:
+            default = f.default_factory() if f.default_factory is not dataclasses.MISSING else dataclasses.MISSING
+        if f.name == "channels":
+            hint, default, text = int | None, None, "1 grey, 3 colour, 4 with transparency; none: as the data is"
+        fields.append((f.name, Annotated[hint, tyro.conf.arg(help=text)], field(default=default)))
+    model = dataclasses.make_dataclass(f"{cls.__name__}Options", fields)
+    model.__doc__ = f"Options of {cls.name}."
+    return dataclasses.make_dataclass(
+        "Options", [("model", model, field(default_factory=model))], bases=(TrainOptions,), namespace={"__doc__": _about(cls)}
+    )
+
+
+def _about(cls: type[Architecture]) -> str:
+    return (sys.modules[cls.__module__].__doc__ or f"Train {cls.name}.").strip()
+
+
+def _default(cls: type[Architecture], name: str) -> Any:
+    return next(f.default for f in dataclasses.fields(cls.Config) if f.name == name)
+
+
+def _metric(options: TrainOptions, data: ImageDataset):
+    """The trainer's metric: a callable on the architecture, named."""
+    if options.metric == "none" or max(data.image_size, data.channels) < 8:
+        return None
+    distance = FrechetDistance(data, n=min(options.metric_images, len(data)))
+
+    def metric(architecture: Architecture) -> tuple[str, float, bool]:
+        return distance.name, distance(architecture.sample), distance.lower_is_better
+
+    metric.name = f"{distance.name} n={distance.n}"
+    return metric
+
+
+def _say_what_runs(trainer: Trainer, data: ImageDataset, out: Path) -> None:
+    parameters = sum(p.numel() for p in trainer.architecture.parameters())
+    kernels = "kernels" if _kernels_run(trainer) else "PyTorch reference"
+    print(f"model    {trainer.architecture.name}, {parameters / 1e6:.2f} M parameters, {kernels} on {trainer.device}")
+    print(f"data     {data.describe()}")
+    print(f"run      {out}, {trainer.steps} steps of {trainer.batches.batch_size} images", flush=True)
+
+
+def _kernels_run(trainer: Trainer) -> bool:
+    from fastgan.ops import _dispatch
+
+    return _dispatch.use_kernel("clip_weights_", next(trainer.architecture.parameters()))
+
+
+def _say_what_came_of_it(trainer: Trainer, out: Path) -> None:
+    grids = sorted((out / "samples").glob("*.png"))
+    if grids:
+        print(f"samples  {grids[-1]}")
+    print(f"metrics  {out / 'metrics.jsonl'}")
+    print(f"next     fastgan sample {out}")

@@ -1,0 +1,6 @@
+"""Measures of generated images. Every name says which feature net it was measured in."""
+
+from fastgan.metrics.features import FEATURE_NETS, RandomConvFeatures
+from fastgan.metrics.frechet import FrechetDistance, frechet_distance, gaussian_statistics
+
+__all__ = ["FEATURE_NETS", "FrechetDistance", "RandomConvFeatures", "frechet_distance", "gaussian_statistics"]

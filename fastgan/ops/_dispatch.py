@@ -1,0 +1,114 @@
+"""The one switch between reference and kernel: ``auto`` | ``reference`` | ``kernel``.
+
+``auto`` takes a kernel where one covers the call and falls back to the reference silently; ``kernel`` raises where none
+does, and says why. The choice is made in an op's forward; its backward belongs to the same graph and so follows it.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from fastgan.ops import _library
+
+__all__ = ["IMPLEMENTATIONS", "current", "kernel_gap", "kernels", "use", "use_kernel"]
+
+IMPLEMENTATIONS = ("auto", "reference", "kernel")
+KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+# Compute capabilities on which benchmarks/gpu.sh has passed; on others `auto` leaves the CUDA kernels out.
+VERIFIED_CUDA: frozenset[tuple[int, int]] = frozenset()
+_HAS_CUDA = _library.LOADED and bool(_library.C.build_info().get("cuda"))  # read once: torch.compile cannot trace it
+
+
+def _checked(implementation: str, source: str) -> str:
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"{source} is {implementation!r}; it takes one of {', '.join(IMPLEMENTATIONS)}")
+    return implementation
+
+
+# Read once, at import. A module global and not a contextvar, which torch.compile(fullgraph=True) cannot trace.
+_implementation = _checked(os.environ.get("FASTGAN_IMPL", "auto"), "the environment variable FASTGAN_IMPL")
+
+
+class use:
+    """Choose the implementation of every fastgan op inside a ``with`` block: "auto", "reference" or "kernel".
+
+    The setting belongs to the process, not to the thread. "kernel" makes an op raise where no kernel covers the call.
+    """
+
+    def __init__(self, implementation: str) -> None:
+        self.implementation = _checked(implementation, "implementation")
+
+    def __enter__(self) -> None:
+        global _implementation
+        self.previous = _implementation
+        _implementation = self.implementation
+
+    def __exit__(self, *exc: object) -> None:
+        global _implementation
+        _implementation = self.previous
+
+
+def current() -> str:
+    """The implementation chosen now: "auto", "reference" or "kernel"."""
+    return _implementation
+
+
+def kernel_gap(*tensors: torch.Tensor | None) -> str | None:
+    """Why no kernel covers a call with these tensors; None where one does. Optional tensors may be None."""
+    if not _library.LOADED:
+        return _library.REASON
+    present = [t for t in tensors if t is not None]
+    device = present[0].device
+    for t in present:
+        if t.device != device:
+            return f"tensors lie on {device} and {t.device}"
+        if t.dtype not in KERNEL_DTYPES:
+            return f"dtype {t.dtype} has no kernel (float32, bfloat16, float16, float64 have)"
+    if device.type == "cpu":
+        return None
+    if device.type != "cuda":
+        return f"device {device.type!r} has no kernel (cpu and cuda have)"
+    if not _HAS_CUDA:
+        return "the extension was built without CUDA kernels"
+    if any(t.dtype == torch.float64 for t in present):
+        return "float64 has no CUDA kernel"
+    return None
+
+
+def _out_of_auto(device: torch.device) -> bool:
+    """Whether ``auto`` leaves kernels alone here although they exist."""
+    if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing():
+        return True  # exported graphs hold plain aten, which every runtime knows
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) not in VERIFIED_CUDA
+
+
+def has_cuda_kernels() -> bool:
+    """Whether the loaded extension was built with CUDA kernels."""
+    return _HAS_CUDA
+
+
+def kernels() -> list[str]:
+    """Names of the ops that have a compiled CPU kernel here."""
+    names = (name.split("::")[1] for name in torch._C._dispatch_get_all_op_names() if name.startswith("fastgan::"))
+    return sorted(n for n in names if torch._C._dispatch_has_kernel_for_dispatch_key(f"fastgan::{n}", "CPU"))
+
+
+def use_kernel(op: str, *tensors: torch.Tensor | None, gap: str | None = None) -> bool:
+    """Decide for one call of ``op``. ``gap``: a reason of the op's own why no kernel covers the call.
+
+    Raises NotImplementedError where the choice is "kernel" and no kernel covers the call.
+    """
+    if _implementation == "reference":
+        return False
+    gap = gap or kernel_gap(*tensors)
+    if gap is None:
+        device = next(t.device for t in tensors if t is not None)
+        return _implementation == "kernel" or not _out_of_auto(device)
+    if _implementation == "kernel":
+        raise NotImplementedError(
+            f"fastgan.ops.{op}: implementation 'kernel' was asked for, but {gap}. "
+            f"Kernels here: {', '.join(kernels()) or 'none'}. Use 'auto' or 'reference' instead."
+        )
+    return False

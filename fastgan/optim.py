@@ -1,0 +1,115 @@
+"""RMSprop with WGAN's weight clipping in the same pass over the parameters.
+
+    v <- alpha * v + (1 - alpha) * g^2;   p <- p - lr * g / (sqrt(v) + eps);   p <- min(max(p, -c), c)
+
+Sources: Hinton, lecture 6e (2012); Arjovsky et al., "Wasserstein GAN" (2017), Algorithm 1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.optim.rmsprop import rmsprop as functional_rmsprop
+
+from fastgan.ops._dispatch import use_kernel
+from fastgan.ops._library import LIBRARY
+from fastgan.ops._tensor_lists import dense_gap, increment_versions
+from fastgan.ops.clip_weights import clip_weights_
+
+__all__ = ["RMSprop"]
+
+LIBRARY.define(
+    "rmsprop_clip_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] square_avgs, Tensor(c!)[] grad_avgs, "
+    "Tensor(d!)[] momentum_buffers, float lr, float alpha, float eps, float weight_decay, float momentum, "
+    "bool centered, bool maximize, float clip_value) -> ()"
+)
+
+
+@torch.library.register_fake("fastgan::rmsprop_clip_", lib=LIBRARY)
+def _(*arguments) -> None:
+    return None
+
+
+class RMSprop(torch.optim.RMSprop):
+    """torch.optim.RMSprop followed by clamping every parameter to [-clip_value, clip_value], in one pass.
+
+    Args:
+        params, lr, alpha, eps, weight_decay, momentum, centered, maximize, capturable, foreach: as torch.optim.RMSprop.
+        clip_value: c > 0 (0.01 in the WGAN paper), or None: no clipping. May differ between parameter groups.
+
+    The update equals torch.optim.RMSprop's followed by ``p.clamp_(-c, c)``, to rounding. ``state_dict`` interchanges
+    with torch.optim.RMSprop's in both directions. Parameters without a gradient are clipped too, as WGAN asks.
+    A learning rate that is a tensor, complex or sparse tensors and ``capturable`` take torch's own update and a clamp.
+
+    Raises:
+        ValueError: clip_value not above 0; differentiable=True, which a clamp in place cannot be.
+    """
+
+    def __init__(self, params, lr: float = 1e-2, *args, clip_value: float | None = None, **kwargs) -> None:
+        super().__init__(params, lr, *args, **kwargs)
+        self.defaults["clip_value"] = clip_value
+        for group in self.param_groups:
+            self._complete(group)
+
+    def __setstate__(self, state) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:  # a state_dict of torch.optim.RMSprop has no clip_value
+            self._complete(group)
+
+    def add_param_group(self, param_group) -> None:
+        super().add_param_group(param_group)
+        if "clip_value" in self.defaults:  # not yet while torch's __init__ adds the first groups
+            self._complete(param_group)
+
+    def _complete(self, group: dict) -> None:
+        clip_value = group.setdefault("clip_value", self.defaults["clip_value"])
+        if clip_value is not None and not clip_value > 0:
+            raise ValueError(f"RMSprop: clip_value is {clip_value}; it takes a number above 0, or None")
+        if group["differentiable"]:
+            raise ValueError("RMSprop: differentiable is True; it takes False (torch.optim.RMSprop takes True)")
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """One update of every group; ``closure`` as in torch.optim. Returns what the closure returns."""
+        self._cuda_graph_capture_health_check()
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            self._step_group(group)
+        return loss
+
+    def _step_group(self, group: dict) -> None:
+        params, grads, square_avgs, momentum_buffers, grad_avgs, steps = [], [], [], [], [], []
+        complex_ = self._init_group(group, params, grads, square_avgs, momentum_buffers, grad_avgs, steps)
+        clip_value = group["clip_value"]
+        unclipped = group["params"]
+        gap = "a parameter is complex" if complex_ else _gap(group, grads) or dense_gap(params, square_avgs)
+        options = {key: group[key] for key in ("lr", "alpha", "eps", "weight_decay", "momentum", "centered", "maximize")}
+        lists = (square_avgs, grad_avgs, momentum_buffers)
+        if params and use_kernel("rmsprop_clip_", *params, *grads, gap=gap):
+            for step in steps:
+                step += 1
+            # A gradient may come in another layout than its parameter (channels_last convolutions).
+            grads = [
+                g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
+                for g, p in zip(grads, params, strict=True)
+            ]
+            bound = -1.0 if clip_value is None else clip_value
+            torch.ops.fastgan.rmsprop_clip_(params, grads, *lists, *options.values(), bound)
+            increment_versions([*params, *square_avgs, *grad_avgs, *momentum_buffers])
+            unclipped = [p for p in group["params"] if p.grad is None]
+        elif params:
+            functional_rmsprop(
+                params, grads, *lists, steps, foreach=group["foreach"], capturable=group["capturable"],
+                differentiable=False, has_complex=complex_, **options,
+            )  # fmt: skip
+        if clip_value is not None and unclipped:
+            clip_weights_(unclipped, clip_value)
+
+
+def _gap(group: dict, grads: list[torch.Tensor]) -> str | None:
+    """Why the kernel does not cover this group's options."""
+    if isinstance(group["lr"], torch.Tensor) or group["capturable"]:
+        return "lr is a tensor or capturable is set"
+    return "a gradient is sparse" if any(g.is_sparse for g in grads) else None

@@ -1,0 +1,182 @@
+"""From a map-style data set to an endless, resumable stream of batches.
+
+The order of items is a permutation drawn from (seed, epoch). The position is one number, the batches consumed so far,
+and all that a checkpoint needs. Reading ahead in worker processes does not move it.
+
+What a data set offers:
+    __len__() and __getitem__(i)   item i: a dict of tensors named as the fields of Batch, (image, label), or an image.
+                                   Images are float in [-1, 1], or uint8 0..255, (C, H, W).
+    batch(indices)                 optional: a dict of stacked tensors for a list of indices, faster than item by item.
+    set_epoch(epoch)               optional: called before an epoch's first item, for augmentation by (epoch, i).
+A data set that draws from the global generators instead gets them seeded by (seed, position): the same images come
+with any number of workers and after any resume, and training's own random numbers are not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from fastgan.data.batch import Batch
+from fastgan.training import rng
+
+__all__ = ["BatchStream"]
+
+_FIELDS = tuple(f.name for f in fields(Batch))
+_PICTURES = ("image", "source")  # fields that may come as uint8
+
+
+class BatchStream:
+    """Endless batches of ``dataset`` on ``device``.
+
+    The last, incomplete batch of an epoch is dropped; a data set smaller than ``batch_size`` is one batch an epoch.
+    ``position``: batches consumed since the run began; set it before the first ``next()`` to resume.
+    """
+
+    def __init__(
+        self, dataset: Any, batch_size: int, *, seed: int = 0, device: torch.device | None = None, num_workers: int = 0
+    ) -> None:
+        self.size = _length(dataset)
+        self.dataset = dataset
+        self.batch_size = min(batch_size, self.size)
+        self.seed = seed
+        self.device = device or torch.device("cpu")
+        self.num_workers = num_workers
+        self.batches_per_epoch = self.size // self.batch_size
+        self.position = 0
+        self._ahead: Iterator[dict[str, torch.Tensor]] = iter(())
+
+    def next(self) -> Batch:
+        """The batch at ``position``, which then moves on by one."""
+        values = next(self._ahead, None)
+        if values is None:
+            self._ahead = self._rest_of_epoch()
+            values = next(self._ahead)
+        self.position += 1
+        return self._to_batch(values)
+
+    def first(self, n: int) -> Batch:
+        """Items 0..n-1 as epoch 0 gives them (fewer if the data set is smaller); does not move the position."""
+        self._set_epoch(0)
+        return self._to_batch(_Collated(self.dataset, self.seed)[-1, list(range(min(n, self.size)))])
+
+    @property
+    def epoch(self) -> float:
+        return self.position / self.batches_per_epoch
+
+    def close(self) -> None:
+        """Stop reading ahead; ``next()`` goes on from ``position``."""
+        self._ahead = iter(())
+
+    def _rest_of_epoch(self) -> Iterator[dict[str, torch.Tensor]]:
+        epoch, done = divmod(self.position, self.batches_per_epoch)
+        self._set_epoch(epoch)
+        generator = torch.Generator().manual_seed(rng.mix(self.seed, epoch))
+        order = torch.randperm(self.size, generator=generator)
+        keys = [
+            (epoch * self.batches_per_epoch + i, order[i * self.batch_size : (i + 1) * self.batch_size].tolist())
+            for i in range(done, self.batches_per_epoch)
+        ]
+        collated = _Collated(self.dataset, self.seed)
+        if self.num_workers == 0:
+            return (collated[key] for key in keys)
+        # workers begin anew each epoch, so that they see set_epoch; the generator keeps torch's global one untouched
+        return iter(
+            DataLoader(
+                collated,
+                batch_size=None,
+                sampler=keys,
+                num_workers=self.num_workers,
+                pin_memory=self.device.type == "cuda",
+                generator=generator,
+            )
+        )
+
+    def _set_epoch(self, epoch: int) -> None:
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
+
+    def _to_batch(self, values: dict[str, torch.Tensor]) -> Batch:
+        """Move to the device (uint8 travels as uint8), then scale pictures to [-1, 1]."""
+        moved = {name: value.to(self.device, non_blocking=True) for name, value in values.items()}
+        for name in _PICTURES:
+            if name in moved and moved[name].dtype == torch.uint8:
+                moved[name] = moved[name].float().div_(127.5).sub_(1.0)
+        return Batch(**moved)
+
+
+class _Collated(torch.utils.data.Dataset):
+    """A data set of whole batches: key (position, indices) to a dict of stacked tensors."""
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        self.dataset = dataset
+        self.seed = seed
+
+    def __getitem__(self, key: tuple[int, list[int]]) -> dict[str, torch.Tensor]:
+        position, indices = key
+        with rng.isolated(rng.mix(self.seed, position + 1)):
+            if hasattr(self.dataset, "batch"):
+                values = {name: _tensor(name, value) for name, value in self.dataset.batch(indices).items()}
+            else:
+                values = _stack([_named(self.dataset[i]) for i in indices], indices)
+        unknown = [name for name in values if name not in _FIELDS]
+        if unknown:
+            raise ValueError(f"the data set gives {unknown[0]!r}, which is no field of Batch: {', '.join(_FIELDS)}")
+        values.setdefault("index", torch.tensor(indices))
+        return values
+
+
+def _length(dataset: Any) -> int:
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise TypeError(f"data is a {type(dataset).__name__}; it takes a map-style data set (__len__ and __getitem__)")
+    if len(dataset) == 0:
+        raise ValueError("data is empty: the data set has no items")
+    return len(dataset)
+
+
+def _named(item: Any) -> Mapping[str, Any]:
+    """What a data set's item means: a dict as it is, (image, label), (image,), or an image alone."""
+    if isinstance(item, Mapping):
+        return item
+    if isinstance(item, Sequence) and not isinstance(item, str) and len(item) in (1, 2):
+        return dict(zip(("image", "label"), item, strict=False))
+    if isinstance(item, Sequence):
+        raise TypeError(
+            f"a data set's item has {len(item)} parts; give a dict named as Batch fields: {', '.join(_FIELDS)}"
+        )
+    return {"image": item}
+
+
+def _tensor(name: str, value: Any) -> torch.Tensor:
+    """A tensor of a dtype that training uses: float64 becomes float32, small integers int64 (uint8 pictures stay)."""
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
+    elif isinstance(value, (bool, int, float, np.generic)):
+        value = torch.as_tensor(value)
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(
+            f"the data set gives {name!r} as a {type(value).__name__}; it takes a tensor, an array or a number"
+        )
+    if value.is_floating_point():
+        return value.float()
+    return value if value.dtype == torch.uint8 and name in _PICTURES else value.long()
+
+
+def _stack(items: list[Mapping[str, Any]], indices: list[int]) -> dict[str, torch.Tensor]:
+    stacked = {}
+    for name in items[0]:
+        values = [_tensor(name, item[name]) for item in items]
+        shapes = [tuple(value.shape) for value in values]
+        if len(set(shapes)) > 1:
+            odd = next(i for i, shape in enumerate(shapes) if shape != shapes[0])
+            raise ValueError(
+                f"{name!r} of item {indices[odd]} has shape {shapes[odd]}, that of item {indices[0]} {shapes[0]}: "
+                "items of one data set share a shape"
+            )
+        stacked[name] = torch.stack(values)
+    return stacked

@@ -1,0 +1,178 @@
+"""What a run does besides training: progress, records, samples, the metric. Each reads the trainer and steers nothing.
+
+After every step the trainer calls ``on_step`` of all callbacks in their order, merges what they return with the losses
+where these are due, and hands a record that is not empty to ``on_record`` of all. The checkpoint follows, with each
+``state_dict``.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fastgan.architectures.base import Architecture
+from fastgan.data.batch import Batch
+from fastgan.training import rng
+from fastgan.training.grid import save_grid
+
+if TYPE_CHECKING:
+    from fastgan.training.trainer import Trainer
+
+__all__ = ["BestMetric", "Callback", "MetricsFile", "Progress", "SampleGrid"]
+
+# metric(architecture) -> (name, value, whether lower is better), called with the averaged generators in eval mode
+Metric = Callable[[Architecture], tuple[str, float, bool]]
+
+
+class Callback:
+    """Base of all callbacks; every method may be left out. ``trainer.due(every)`` says whether it is time."""
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Before the first step, after a checkpoint is loaded (``trainer.step`` > 0 then)."""
+
+    def on_step(self, trainer: Trainer) -> Mapping[str, Any] | None:
+        """After a step; ``trainer.step`` counts it. What is returned goes into the step's record."""
+
+    def on_record(self, trainer: Trainer, record: Mapping[str, Any]) -> None:
+        """A record for metrics.jsonl: step, stage, epoch, and what was due."""
+
+    def on_end(self, trainer: Trainer) -> None:
+        """When the run ends, also by an exception."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know: tensors, numbers, strings, lists, dicts."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Called before ``on_start`` of a resumed run."""
+
+
+class Progress(Callback):
+    """A progress bar on a terminal that has tqdm; plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def on_start(self, trainer: Trainer) -> None:
+        if trainer.step:
+            print(f"going on from step {trainer.step} of {trainer.steps}", file=sys.stderr)
+        if sys.stderr.isatty():
+            try:
+                from tqdm import tqdm
+            except ImportError:
+                return
+            self._bar = tqdm(total=trainer.steps, initial=trainer.step, unit="step", dynamic_ncols=True)
+
+    def on_step(self, trainer: Trainer) -> None:
+        if self._bar is not None:
+            self._bar.update(1)
+
+    def on_record(self, trainer: Trainer, record: Mapping[str, Any]) -> None:
+        values = {k: v for k, v in record.items() if isinstance(v, float) and k != "epoch"}
+        if self._bar is not None:
+            self._bar.set_postfix({k.split("/")[-1]: f"{v:.3g}" for k, v in values.items()}, refresh=False)
+        else:
+            text = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
+            print(f"step {record['step']}/{trainer.steps}  {text}", file=sys.stderr, flush=True)
+
+    def on_end(self, trainer: Trainer) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+class MetricsFile(Callback):
+    """Appends every record to the run's metrics.jsonl."""
+
+    def on_record(self, trainer: Trainer, record: Mapping[str, Any]) -> None:
+        if trainer.run is not None:
+            trainer.run.append(record)
+
+
+class SampleGrid(Callback):
+    """Draws the averaged generator from the same noise and conditions every time: samples/step_000500.png.
+
+    The noise is drawn once from the run's seed and kept in the checkpoint; conditions (labels, sources) are those of
+    the first items of the data set. Models that make no pictures (points, video, classes) get none.
+    """
+
+    def __init__(self, every: int | None, columns: int = 8, width: int = 1024) -> None:
+        self.every, self.columns, self.width = every, columns, width
+        self._latent: torch.Tensor | None = None
+        self._batch: Batch | None = None
+
+    def on_start(self, trainer: Trainer) -> None:
+        if self.every is None or trainer.run is None:
+            return
+        architecture = trainer.architecture
+        columns = min(self.columns, max(1, self.width // architecture.config.image_size))
+        conditions = {}
+        if architecture.conditions:
+            first = trainer.batches.first(columns**2)
+            columns = math.isqrt(len(first))
+            conditions = {name: getattr(first, name)[: columns**2] for name in architecture.conditions}
+        if self._latent is None:
+            self._latent = self._draw(trainer, columns**2)
+        latent = None if self._latent is None else self._latent.to(trainer.device)
+        self._batch, self.columns = Batch(**{**conditions, "latent": latent}), columns
+
+    @staticmethod
+    def _draw(trainer: Trainer, count: int) -> torch.Tensor | None:
+        with rng.isolated(rng.mix(trainer.seed, 1), trainer.device), torch.no_grad():
+            try:
+                return trainer.architecture.latent(count)
+            except NotImplementedError:  # an image-to-image model takes no noise
+                return None
+
+    def on_step(self, trainer: Trainer) -> None:
+        if self._batch is None or not trainer.due(self.every):
+            return
+        with trainer.averaged() as architecture, rng.isolated(rng.mix(trainer.seed, 2), trainer.device):
+            try:
+                images = architecture.generate(self._batch)
+            except NotImplementedError:  # a classifier
+                images = None
+        if images is None or images.dim() != 4 or max(images.shape[2:]) < 2:
+            self._batch = None
+            return
+        save_grid(images, trainer.run.samples / f"step_{trainer.step:06d}.png", self.columns)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"latent": self._latent}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._latent = state["latent"]
+
+
+class BestMetric(Callback):
+    """Measures the averaged generator and keeps the best checkpoint: GANs rise, then may collapse.
+
+    Every measurement sees the same random numbers, so that two steps are compared on the same noise.
+    """
+
+    def __init__(self, metric: Metric, every: int | None) -> None:
+        self.metric, self.every = metric, every
+        self.best: float | None = None
+        self.best_step: int | None = None
+
+    def on_step(self, trainer: Trainer) -> Mapping[str, Any] | None:
+        if not trainer.due(self.every):
+            return None
+        with trainer.averaged() as architecture, rng.isolated(rng.mix(trainer.seed, 3), trainer.device):
+            name, value, lower_is_better = self.metric(architecture)
+        value = float(value)
+        if not math.isfinite(value):
+            return {name: None}  # JSON has no NaN
+        if self.best is None or (value < self.best if lower_is_better else value > self.best):
+            self.best, self.best_step = value, trainer.step
+            trainer.save_best(name, value)
+        return {name: value}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_step": self.best_step}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.best, self.best_step = state["best"], state["best_step"]

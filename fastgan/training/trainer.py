@@ -1,0 +1,491 @@
+"""The trainer: walks an architecture's stages and phases, and knows no GAN.
+
+A step is one walk over the stage's phases; a phase is repeated ``zero_grad, loss, sum, backward, step, after``. The
+rest is the run around it: averages, records, checkpoints. What a run does besides training is in callbacks.py, what
+lies on disk in run_folder.py, the order of the data in batches.py, what the arguments take in options.py.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastgan.architectures.base import Architecture, Phase, Stage
+from fastgan.data.batch import Batch
+from fastgan.training import rng
+from fastgan.training.batches import BatchStream
+from fastgan.training.callbacks import BestMetric, Callback, Metric, MetricsFile, Progress, SampleGrid
+from fastgan.training.checkpoint import CheckpointError, load_networks
+from fastgan.training.ema import ExponentialMovingAverage
+from fastgan.training.meter import Meter
+from fastgan.training.options import (
+    check_batch,
+    check_count,
+    choose_device,
+    describe_architecture,
+    describe_data,
+    environment,
+    load_data,
+    name_of,
+)
+from fastgan.training.run_folder import RunFolder
+
+__all__ = ["Trainer", "TrainingDiverged"]
+
+
+class TrainingDiverged(RuntimeError):
+    """A loss or a weight became NaN or infinite; the message names it, the step and the last good checkpoint."""
+
+
+class Trainer:
+    """Trains ``architecture`` on ``data``; ``fit()`` runs it.
+
+    Parameters
+    ----------
+    architecture
+        Any ``fastgan.Architecture``; trained in place.
+    data
+        A map-style data set (what it offers: ``fastgan.training.batches``), or what ``fastgan.data.load`` takes.
+    steps
+        Length of the whole run, over all stages. A finished run is extended by asking for more.
+    batch_size
+        Default: ``architecture.defaults["batch_size"]``.
+    seed
+        Of everything random in the run, 0 or more. The weights are the architecture's: seed torch before creating it.
+    device
+        ``"auto"``: the GPU where there is one; or what ``torch.device`` takes.
+    out
+        Run folder; None trains in memory and writes nothing.
+    fuse
+        Pass each network through ``fastgan.fuse`` first: same parameters, faster.
+    ema_decay
+        Of the averaged generators that samples and metrics use; 0 switches averaging off. Short runs average over less.
+    log_every, sample_every, metric_every, checkpoint_every
+        Steps between records, sample grids, measurements, checkpoints; None: never. All are due at the last step too.
+    metric
+        ``metric(architecture) -> (name, value, lower_is_better)``; the best checkpoint is kept by it.
+    num_workers
+        Processes that read data ahead; the batches are the same with any number.
+    resume
+        ``"auto"``: go on with the run in ``out`` if there is one; ``"must"`` there has to be; ``"never"`` there must not.
+    callbacks
+        More of ``fastgan.training.callbacks.Callback``, called after the built-in ones.
+    strict
+        For ``data`` by name or path: stop at a corrupt image instead of skipping it.
+    deterministic
+        On CUDA: deterministic algorithms only, so that a resumed run is bit-exact there too. The CPU always is.
+    progress
+        Show a progress bar (plain lines where the output is no terminal).
+    dry_run
+        ``fit()`` walks one step of every stage, prints what it found, writes nothing and puts the weights back.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument, or the data, is not what it takes; one sentence says which and why.
+    CheckpointError
+        From ``fit``: the run folder cannot be written, holds a run with other options, or no readable checkpoint.
+    TrainingDiverged
+        From ``fit``: a loss or weight is NaN or infinite.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        data: Any,
+        *,
+        steps: int,
+        batch_size: int | None = None,
+        seed: int = 0,
+        device: str | torch.device = "auto",
+        out: str | Path | None = None,
+        fuse: bool = True,
+        ema_decay: float = 0.999,
+        log_every: int | None = 50,
+        sample_every: int | None = 500,
+        metric_every: int | None = 500,
+        checkpoint_every: int | None = 500,
+        metric: Metric | None = None,
+        num_workers: int = 0,
+        resume: str = "auto",
+        callbacks: Iterable[Callback] = (),
+        strict: bool = False,
+        deterministic: bool = False,
+        progress: bool = True,
+        dry_run: bool = False,
+    ) -> None:
+        if not isinstance(architecture, Architecture):
+            raise TypeError(f"architecture is a {type(architecture).__name__}; it takes a fastgan.Architecture")
+        if resume not in ("auto", "never", "must"):
+            raise ValueError(f"resume is {resume!r}; it takes 'auto', 'never' or 'must'")
+        if resume == "must" and out is None:
+            raise ValueError("resume='must' needs out: the folder of the run to go on with")
+        batch_size = architecture.defaults.get("batch_size", 64) if batch_size is None else batch_size
+        every = {
+            "log_every": log_every,
+            "sample_every": sample_every,
+            "metric_every": metric_every,
+            "checkpoint_every": checkpoint_every,
+        }
+        for name, value in {"steps": steps, "batch_size": batch_size, **every}.items():
+            check_count(name, value, 1, optional=name in every)
+        check_count("seed", seed, 0)
+        check_count("num_workers", num_workers, 0)
+
+        self.architecture = architecture
+        self.device = choose_device(device)
+        self.steps = steps
+        self.seed = seed
+        self.resume = resume
+        self.deterministic = deterministic
+        self.dry_run = dry_run
+        self.log_every = log_every
+        self.checkpoint_every = checkpoint_every
+        dataset = load_data(data, architecture, strict) if isinstance(data, (str, os.PathLike)) else data
+        self.batches = BatchStream(dataset, batch_size, seed=seed, device=self.device, num_workers=num_workers)
+        self.run = None if out is None or dry_run else RunFolder(out)
+        self.callbacks: list[Callback] = [
+            *([BestMetric(metric, metric_every)] if metric is not None else []),
+            SampleGrid(sample_every),
+            MetricsFile(),
+            *([Progress()] if progress else []),
+            *callbacks,
+        ]
+
+        architecture.to(self.device)
+        if fuse:
+            from fastgan.nn.fuse import fuse as fuse_network
+
+            for network in architecture.children():
+                fuse_network(network)
+        self.ema = ExponentialMovingAverage(architecture, ema_decay)
+        self.config = {
+            "architecture": describe_architecture(architecture),
+            "data": describe_data(dataset),
+            "trainer": {
+                "steps": steps,
+                "batch_size": batch_size,
+                "seed": seed,
+                "device": self.device.type,
+                "fuse": fuse,
+                "ema_decay": ema_decay,
+                **every,
+                "metric": None if metric is None else getattr(metric, "name", None) or name_of(metric),
+                "num_workers": num_workers,
+                "deterministic": deterministic,
+            },
+            "environment": environment(self.device),
+        }
+
+        # the run's present state; all of it is in the checkpoint
+        self.step = 0  # steps done since the run began
+        self.stage_number = 0
+        self.stage_step = 0  # steps done in this stage
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self._meter = Meter()
+        self._images = 0  # since the last record
+        self._clock = 0.0
+        self._last = False
+        self._checked = False
+        self._saved_step: int | None = None
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
+    def fit(self) -> Architecture:
+        """Train until ``steps``; returns the architecture (``averaged()`` gives its averaged generators)."""
+        with rng.isolated(self.seed, self.device), _training(self.architecture), _algorithms(self.deterministic):
+            if self.dry_run:
+                self._walk_once()
+                return self.architecture
+            try:
+                state = self.run.open(self.config, self.resume) if self.run is not None else None
+                if state is not None:
+                    self._load(state)
+                stages = _checked(self.architecture.stages(), type(self.architecture).__name__)
+                for callback in self.callbacks:
+                    callback.on_start(self)
+                self._train(stages, state)
+            finally:
+                self.batches.close()
+                for callback in self.callbacks:
+                    callback.on_end(self)
+                if self.run is not None:
+                    self.run.close()
+        return self.architecture
+
+    def _train(self, stages: list[Stage], state: Mapping[str, Any] | None) -> None:
+        known = all(stage.steps is not None for stage in stages)
+        total = min(self.steps, sum(stage.steps for stage in stages)) if known else self.steps
+        self._clock = time.perf_counter()
+        for number in range(self.stage_number, len(stages)):
+            stage = stages[number]
+            if number != self.stage_number:
+                self.stage_number, self.stage_step = number, 0
+            self._make_optimizers(stage)
+            if state is not None:
+                self._load_optimizers(state)
+                rng.set_state(state["rng"], self.device)  # last of all: what came before may have drawn numbers
+                state = None
+            while self.step < total and (stage.steps is None or self.stage_step < stage.steps):
+                self._train_step(stage)
+                self._last = self.step == total
+                self._look(stage)
+
+    def _train_step(self, stage: Stage) -> None:
+        """One walk over the phases. A step begins without a batch, so that it depends on no step before it."""
+        batch = None
+        for phase in stage.phases:
+            batch = self._train_phase(phase, batch)
+        self.ema.update()
+        self.step += 1
+        self.stage_step += 1
+
+    def _train_phase(self, phase: Phase, batch: Batch | None) -> Batch | None:
+        optimizer = self.optimizers[phase.name]
+        with _only(self.architecture, phase.parameters):
+            for _ in range(phase.repeats(self.stage_step)):
+                if phase.fresh_batch or batch is None:
+                    batch = self._next_batch()
+                if phase.schedule is not None:
+                    for group in optimizer.param_groups:
+                        group.update(phase.schedule(self.stage_step))
+                optimizer.zero_grad(set_to_none=True)
+                terms = phase.loss(batch, self.stage_step)
+                _total(terms, phase.name).backward()
+                optimizer.step()
+                if phase.after is not None:
+                    with torch.no_grad():
+                        phase.after(self.stage_step)
+                for name, value in terms.items():
+                    self._meter.add(f"{phase.name}/{name}", value)
+        return batch
+
+    def _next_batch(self) -> Batch:
+        batch = self.batches.next()
+        if not self._checked:
+            check_batch(batch, self.architecture)
+            self._checked = True
+        self._images += len(batch)
+        return batch
+
+    def _make_optimizers(self, stage: Stage) -> None:
+        self.optimizers = {phase.name: phase.optimizer(phase.parameters) for phase in stage.phases}
+
+    def _walk_once(self) -> None:
+        """The dry run: one step of every stage, then everything as it was."""
+        before = copy.deepcopy((self.architecture.state_dict(), self.ema.state_dict()))
+        print(
+            f"{name_of(self.architecture)}: {self.batches.size} items, {self.batches.batches_per_epoch} batches an epoch"
+        )
+        for stage in _checked(self.architecture.stages(), type(self.architecture).__name__):
+            self.stage_step = 0
+            self._make_optimizers(stage)
+            started = time.perf_counter()
+            self._train_step(stage)
+            losses = self._losses()
+            print(f"stage {stage.name}: one step took {time.perf_counter() - started:.3f} s on {self.device}")
+            for phase in stage.phases:
+                count = sum(parameter.numel() for parameter in phase.parameters)
+                values = "  ".join(f"{k} {v:.4g}" for k, v in losses.items() if k.startswith(f"{phase.name}/"))
+                print(f"  phase {phase.name}: {count:,} parameters, {phase.repeats(0)} updates a step  {values}")
+        self.architecture.load_state_dict(before[0])
+        self.ema.load_state_dict(before[1])
+        self.architecture.zero_grad(set_to_none=True)
+        self.batches.close()
+        self.step = self.stage_step = self.batches.position = 0
+
+    # -- looking at the run --------------------------------------------------------------------------------------------
+    def due(self, every: int | None) -> bool:
+        """Whether something that happens every so many steps happens now; the last step counts."""
+        return every is not None and (self._last or self.step % every == 0)
+
+    @contextmanager
+    def averaged(self) -> Iterator[Architecture]:
+        """Inside, the architecture generates with its averaged generators, in eval mode and without gradients."""
+        modes = [(module, module.training) for module in self.architecture.modules()]
+        with self.ema.applied(), torch.no_grad():
+            self.architecture.eval()
+            try:
+                yield self.architecture
+            finally:
+                for module, mode in modes:
+                    module.training = mode
+
+    def _look(self, stage: Stage) -> None:
+        """Everything that follows a step: record, callbacks, checkpoint. Its time is not counted as training."""
+        record: dict[str, Any] = {}
+        if logged := self.due(self.log_every):
+            losses = self._losses()  # waits for the device, so that the time below is that of finished work
+            seconds = time.perf_counter() - self._clock
+            record = {**losses, "images_per_second": self._images / max(seconds, 1e-9)}
+            self._images = 0
+        started = time.perf_counter()
+        for callback in self.callbacks:
+            record.update(callback.on_step(self) or {})
+        if record:
+            record = {"step": self.step, "stage": stage.name, "epoch": round(self.batches.epoch, 6), **record}
+            for callback in self.callbacks:
+                callback.on_record(self, record)
+        if self.run is not None and self.due(self.checkpoint_every):
+            self.save()
+        self._clock = time.perf_counter() if logged else self._clock + time.perf_counter() - started
+
+    def _losses(self) -> dict[str, float]:
+        """Means since the last record, by "phase/loss"; begins a new interval."""
+        self._stop_if_diverged()
+        losses = self._meter.means()
+        self._meter.reset()
+        return losses
+
+    def _stop_if_diverged(self) -> None:
+        bad = [f"loss {name!r} is {value}" for name, value in self._meter.not_finite().items()]
+        if not bad:
+            weights = dict(self.architecture.named_parameters())
+            finite = torch.stack([weight.isfinite().all() for weight in weights.values()]).tolist()
+            bad = [f"weight {name!r} is not finite" for name, good in zip(weights, finite, strict=True) if not good]
+        if bad:
+            kept = "no checkpoint was written"
+            if self._saved_step is not None:
+                kept = f"the last good checkpoint is {self.run.checkpoint('last')} (step {self._saved_step})"
+            raise TrainingDiverged(
+                f"{bad[0]} at step {self.step}: training stopped; {kept}. A lower learning rate may help."
+            )
+
+    # -- state ---------------------------------------------------------------------------------------------------------
+    def save(self) -> None:
+        """Write the checkpoint that a run goes on from."""
+        self._stop_if_diverged()
+        state = {
+            **self._networks(),
+            "stage": self.stage_number,
+            "stage_step": self.stage_step,
+            "position": self.batches.position,
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "meter": self._meter.state_dict(),
+            "rng": rng.get_state(self.device),
+            "callbacks": {name: callback.state_dict() for name, callback in self._named_callbacks()},
+        }
+        self.run.save("last", state)
+        self._saved_step = self.step
+
+    def save_best(self, metric: str, value: float) -> None:
+        """Write the networks as the best so far; nothing where the run is in memory."""
+        if self.run is not None:
+            self.run.save("best", {**self._networks(), "metric": {"name": metric, "value": value}})
+
+    def _networks(self) -> dict[str, Any]:
+        ema = self.ema.state_dict()
+        return {"config": self.config, "step": self.step, "model": self.architecture.state_dict(), "ema": ema}
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        load_networks(self.architecture, state["model"], self.run.path)
+        self.ema.load_state_dict(state["ema"])
+        self.step = self._saved_step = state["step"]
+        self.stage_number, self.stage_step = state["stage"], state["stage_step"]
+        self.batches.position = state["position"]
+        self._meter.load_state_dict(state["meter"], self.device)
+        for name, callback in self._named_callbacks():
+            if name in state["callbacks"]:
+                callback.load_state_dict(state["callbacks"][name])
+
+    def _load_optimizers(self, state: Mapping[str, Any]) -> None:
+        for name, optimizer in self.optimizers.items():
+            try:
+                optimizer.load_state_dict(state["optimizers"][name])
+            except (KeyError, ValueError) as error:
+                raise CheckpointError(
+                    f"{self.run.path}: the state of phase {name!r}'s optimiser does not fit ({error}): the code of the "
+                    "architecture changed since; go on with the code of then, or begin anew in another folder"
+                ) from error
+            for parameter, values in optimizer.state.items():
+                for key, value in values.items():  # the file is contiguous; kernels want the parameter's memory format
+                    if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                        values[key] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+
+    def _named_callbacks(self) -> Iterator[tuple[str, Callback]]:
+        """Callbacks by class name, numbered where a class comes twice."""
+        seen: dict[str, int] = {}
+        for callback in self.callbacks:
+            name = type(callback).__name__
+            seen[name] = seen.get(name, 0) + 1
+            yield (name if seen[name] == 1 else f"{name} {seen[name]}"), callback
+
+
+# -- around a phase ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _only(architecture: nn.Module, parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Inside, no parameter of the architecture requires grad but these: the discriminator's weight gradients are not
+    computed in the generator's step. Those that the user froze stay frozen; all are put back."""
+    mine = {id(parameter) for parameter in parameters}
+    others = [p for p in architecture.parameters() if p.requires_grad and id(p) not in mine]
+    for parameter in others:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)
+
+
+def _total(terms: Mapping[str, torch.Tensor], phase: str) -> torch.Tensor:
+    """Sum of the terms that require grad."""
+    for name, value in terms.items():
+        if not isinstance(value, torch.Tensor) or value.numel() != 1:
+            got = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+            raise TypeError(f"loss {name!r} of phase {phase!r} is {got}; it takes a tensor of one value")
+    trained = [value for value in terms.values() if value.requires_grad]
+    if not trained:
+        raise ValueError(f"phase {phase!r} has no loss that requires grad: nothing would be trained by {list(terms)}")
+    return sum(trained[1:], trained[0])
+
+
+def _checked(stages: list[Stage], architecture: str) -> list[Stage]:
+    stages = list(stages)
+    if not stages or not all(stage.phases for stage in stages):
+        raise ValueError(f"{architecture}.stages() gives no stage, or one without phases")
+    for stage in stages[:-1]:
+        if stage.steps is None:
+            raise ValueError(
+                f"stage {stage.name!r} of {architecture} has steps=None; only the last stage may run to the end"
+            )
+    for stage in stages:
+        names = [phase.name for phase in stage.phases]
+        if len(set(names)) < len(names):
+            raise ValueError(f"stage {stage.name!r} of {architecture} has two phases of one name: {names}")
+    return stages
+
+
+@contextmanager
+def _training(architecture: nn.Module) -> Iterator[None]:
+    was_training = architecture.training
+    architecture.train()
+    try:
+        yield
+    finally:
+        architecture.train(was_training)
+
+
+@contextmanager
+def _algorithms(deterministic: bool) -> Iterator[None]:
+    """Torch's deterministic algorithms inside, the user's setting again afterwards."""
+    if not deterministic:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it first starts
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]

@@ -1,0 +1,88 @@
+// csrc/cuda compiled for the executor, behind plain C functions that test_kernels.py calls through ctypes. Each function
+// takes pointers to host memory, allocates the workspace, and returns null or the text of the error.
+#include "bn_act.cu"
+#include "bn_act_backward.cu"
+#include "bn_stats.cu"
+#include "clip_weights.cu"
+#include "interpolate.cu"
+#include "leaky_mask_mul.cu"
+#include "penalty.cu"
+#include "rmsprop_clip.cu"
+
+using namespace fastgan::cuda;
+
+namespace {
+
+std::string message;
+
+template <class Body>
+const char* guarded(Body&& body) {
+  try {
+    const cudaError_t status = body();
+    if (status == cudaSuccess) return nullptr;
+    message = "launch returned error " + std::to_string(static_cast<int>(status));
+  } catch (const std::exception& e) {
+    message = e.what();
+  }
+  return message.c_str();
+}
+
+// Exactly `bytes` bytes of NaN: the address sanitizer sees an overrun, the result a read before a write.
+std::unique_ptr<void, void (*)(void*)> workspace(int64_t bytes) {
+  void* p = std::malloc(static_cast<size_t>(bytes));
+  std::memset(p, 0xFF, static_cast<size_t>(bytes));
+  return {p, std::free};
+}
+
+}  // namespace
+
+extern "C" {
+
+// The layout of each struct as ctypes must declare it: a mismatch is found before a kernel runs.
+int64_t size_of_params(int which) {
+  const int64_t sizes[] = {sizeof(BnStatsParams),           sizeof(BnActParams),       sizeof(BnActBackwardReduceParams),
+                           sizeof(BnActBackwardElemtParams), sizeof(ClipWeightsParams), sizeof(RmspropClipParams),
+                           sizeof(InterpolateParams),        sizeof(PenaltyParams),     sizeof(LeakyMaskMulParams)};
+  return sizes[which];
+}
+
+void set_order(int order, uint64_t seed) {
+  cuda_on_host::options.order = static_cast<cuda_on_host::Order>(order);
+  cuda_on_host::options.seed = seed;
+}
+
+const char* run_bn_stats(BnStatsParams p) {
+  auto memory = workspace(bn_stats_workspace(p));
+  p.workspace = memory.get();
+  return guarded([&] { return bn_stats(p, nullptr); });
+}
+const char* run_bn_act(BnActParams p) {
+  return guarded([&] { return bn_act(p, nullptr); });
+}
+const char* run_bn_act_backward_reduce(BnActBackwardReduceParams p) {
+  auto memory = workspace(bn_act_backward_reduce_workspace(p));
+  p.workspace = memory.get();
+  return guarded([&] { return bn_act_backward_reduce(p, nullptr); });
+}
+const char* run_bn_act_backward_elemt(BnActBackwardElemtParams p) {
+  return guarded([&] { return bn_act_backward_elemt(p, nullptr); });
+}
+const char* run_clip_weights(ClipWeightsParams p) {
+  return guarded([&] { return clip_weights(p, nullptr); });
+}
+const char* run_rmsprop_clip(RmspropClipParams p) {
+  return guarded([&] { return rmsprop_clip(p, nullptr); });
+}
+const char* run_interpolate(InterpolateParams p) {
+  return guarded([&] { return interpolate(p, nullptr); });
+}
+const char* run_penalty(PenaltyParams p) {
+  auto memory = workspace(penalty_workspace(p));
+  p.workspace = static_cast<float*>(memory.get());
+  return guarded([&] { return penalty(p, nullptr); });
+}
+const char* run_leaky_mask_mul(LeakyMaskMulParams p) {
+  return guarded([&] { return leaky_mask_mul(p, nullptr); });
+}
+
+}  // extern "C"
