@@ -251,15 +251,17 @@ class Build:
         python_include = sysconfig.get_paths()["include"]
         defines = ["-DUSE_CUDA", "-DFASTGAN_WITH_CUDA"] if self.cuda else []
         includes = ["-Icsrc", f"-I{self.folder}"]
-        torch_includes = [f"-isystem{self.torch.root / 'include'}"]
+        headers = self.torch.root / "include"
+        torch_includes = [f"-isystem{headers}", f"-ffile-prefix-map={headers}/="]
         cuda_includes = [f"-isystem{folder}" for folder in self.cuda.include] if self.cuda else []
         cxx = shlex.join(self.compiler)
         lines = [
             f"root = {escape(ROOT)}",
             # paths in messages and in the binary are relative to the project, whatever machine builds it
             f"cxx = cd $root && {cxx} {shlex.join(CXX_FLAGS + includes)}",
-            "rule cxx\n  command = $cxx -MMD -MF $out.d $flags -c $source -o $out\n  depfile = $out.d\n  deps = gcc",
-            f"rule link\n  command = {cxx} -shared $in -o $out {self._link_flags()}",
+            "rule cxx\n  command = $cxx -MMD -MF $out.d $flags -c $source -o $out\n"
+            "  description = c++ $source\n  depfile = $out.d\n  deps = gcc",
+            f"rule link\n  command = {cxx} -shared $in -o $out {self._link_flags()}\n  description = link $out",
         ]
         if self.cuda:
             nvcc = shlex.join(
@@ -267,7 +269,7 @@ class Build:
             )
             lines.append(
                 f"rule nvcc\n  command = cd $root && {nvcc} -MMD -MF $out.d $flags -c $source -o $out\n"
-                "  depfile = $out.d\n  deps = gcc"
+                "  description = nvcc $source\n  depfile = $out.d\n  deps = gcc"
             )
         objects = []
         for source in [*self.cpu_sources, *(self.cuda_sources if self.cuda else [])]:
@@ -294,7 +296,7 @@ class Build:
             return shlex.join(["-undefined", "dynamic_lookup", torch_lib, "-ltorch"])
         # libtorch.so stays in NEEDED although no symbol is its own: through it the loader finds libtorch_cpu. No rpath:
         # torch is imported before the extension, and the file may be used with another torch than this one.
-        flags = ["-Wl,--no-as-needed", torch_lib, "-ltorch", "-Wl,--as-needed", "-Wl,--exclude-libs,ALL", "-Wl,-s"]
+        flags = ["-Wl,--no-as-needed", torch_lib, "-ltorch", "-Wl,--as-needed", "-Wl,--exclude-libs,ALL"]
         if self.cuda:
             flags += [*(f"-L{folder}" for folder in self.cuda.library), "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
         return shlex.join(flags)

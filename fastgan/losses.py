@@ -1,9 +1,9 @@
 """Adversarial losses as pure functions of logits.
 
-``real_logits`` and ``fake_logits`` are the discriminator's outputs before any sigmoid, of any shape (one logit an image,
-or a map of them for a patch discriminator); each function returns the mean over all of them as a 0-dim tensor. Nothing
-here steps an optimiser, detaches, or knows a network. Probabilities are never formed: with s(x) = log(1 + e^x),
-log D = -s(-logit) and log(1 - D) = -s(logit) are exact and finite for every finite logit.
+``real_logits`` and ``fake_logits`` are the discriminator's outputs before any sigmoid, of any shape (one logit an
+image, or a map of them for a patch discriminator); each function returns the mean over all of them as a 0-dim
+tensor. Nothing here steps an optimiser, detaches, or knows a network. Probabilities are never formed: with s(x) =
+log(1 + e^x), log D = -s(-logit) and log(1 - D) = -s(logit) are exact and finite for every finite logit.
 
 Half-precision logits are reduced in float32. All functions are twice differentiable.
 """

@@ -7,6 +7,8 @@ Sources: Hinton, lecture 6e (2012); Arjovsky et al., "Wasserstein GAN" (2017), A
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 import torch
 from torch.optim.rmsprop import rmsprop as functional_rmsprop
 
@@ -51,8 +53,11 @@ class RMSprop(torch.optim.RMSprop):
             self._complete(group)
 
     def __setstate__(self, state) -> None:
+        before = self.__dict__.get("param_groups", [])  # load_state_dict replaces them; unpickling starts without
         super().__setstate__(state)
-        for group in self.param_groups:  # a state_dict of torch.optim.RMSprop has no clip_value
+        for group, own in zip_longest(self.param_groups, before[: len(self.param_groups)], fillvalue={}):
+            if "clip_value" in own:  # a state_dict of torch.optim.RMSprop has none: each group keeps its own
+                group.setdefault("clip_value", own["clip_value"])
             self._complete(group)
 
     def add_param_group(self, param_group) -> None:
@@ -84,9 +89,12 @@ class RMSprop(torch.optim.RMSprop):
         complex_ = self._init_group(group, params, grads, square_avgs, momentum_buffers, grad_avgs, steps)
         clip_value = group["clip_value"]
         unclipped = group["params"]
-        gap = "a parameter is complex" if complex_ else _gap(group, grads) or dense_gap(params, square_avgs)
-        options = {key: group[key] for key in ("lr", "alpha", "eps", "weight_decay", "momentum", "centered", "maximize")}
+        gap = "a parameter is complex" if complex_ else _gap(group, params, grads)
+        options = {
+            key: group[key] for key in ("lr", "alpha", "eps", "weight_decay", "momentum", "centered", "maximize")
+        }
         lists = (square_avgs, grad_avgs, momentum_buffers)
+        gap = gap or dense_gap(params, *lists)
         if params and use_kernel("rmsprop_clip_", *params, *grads, gap=gap):
             for step in steps:
                 step += 1
@@ -108,8 +116,12 @@ class RMSprop(torch.optim.RMSprop):
             clip_weights_(unclipped, clip_value)
 
 
-def _gap(group: dict, grads: list[torch.Tensor]) -> str | None:
-    """Why the kernel does not cover this group's options."""
+def _gap(group: dict, params: list[torch.Tensor], grads: list[torch.Tensor]) -> str | None:
+    """Why the kernel does not cover this group's options or gradients."""
     if isinstance(group["lr"], torch.Tensor) or group["capturable"]:
         return "lr is a tensor or capturable is set"
-    return "a gradient is sparse" if any(g.is_sparse for g in grads) else None
+    if any(g.is_sparse for g in grads):
+        return "a gradient is sparse"
+    return (
+        "a gradient has another dtype" if any(g.dtype != p.dtype for g, p in zip(grads, params, strict=True)) else None
+    )

@@ -186,7 +186,7 @@ def _load_entry_points() -> None:
     for entry in _unique(entry_points(group=GROUP)):
         try:
             _load_entry_point(entry)
-        except Exception as error:  # noqa: BLE001 - a stranger's module may raise anything
+        except Exception as error:  # a stranger's module may raise anything
             package = entry.dist.name if entry.dist is not None else entry.value
             warnings.warn(
                 f"the package {package!r} offers the architecture {entry.name!r} ({entry.value}) but it cannot be "

@@ -12,8 +12,10 @@ struct BnActParams {
   ImageShape shape;
   const void* z;      // (N, C, S) in shape.layout
   void* y;            // the same; may be z itself
-  const void* scale;  // (channel_period) gamma * invstd, in the arithmetic type
-  const void* shift;  // (channel_period) beta - mean * scale
+  // Per channel, (channel_period), in the arithmetic type:
+  const void* mean;
+  const void* scale;  // gamma * invstd
+  const void* beta;
   Activation activation;
   double negative_slope;  // of leaky_relu
 };

@@ -16,11 +16,11 @@ struct BnActBackwardParams {
   // Per channel, (channel_period), in the arithmetic type:
   const void* mean;
   const void* scale;  // gamma * invstd, as in the forward pass
-  const void* shift;  // beta - mean * scale, as in the forward pass
+  const void* beta;
   Activation activation;
   double negative_slope;  // of leaky_relu
   // Results of bn_act_backward_reduce, (parts, C), see image_tiles.h:
-  double* sum_g;           // sum of g = grad_y * act'(u), u = z * scale + shift
+  double* sum_g;           // sum of g = grad_y * act'(u), u = (z - mean) * scale + beta
   double* sum_g_centered;  // sum of g * (z - mean)
   // For bn_act_backward_elemt: grad_z = scale * g - (offset + slope_z * (z - mean)), offset and slope_z (channel_period)
   const void* offset;   // scale * mean_g

@@ -1,8 +1,8 @@
-// y = act(z * scale[c] + shift[c]).
+// y = act((z - mean[c]) * scale[c] + beta[c]).
 //
-// z, y: (N, C, S), see image.h; scale, shift: (channel_period), see image_tiles.h. Element by element, so y may be z.
-// Numerics: one fused multiply-add in the arithmetic type, one rounding to the storage type. bn_act_backward computes the
-// activation's argument by the same instruction, hence the same mask.
+// z, y: (N, C, S), see image.h; mean, scale, beta: (channel_period), see image_tiles.h. Element by element, so y may be z.
+// Numerics: a subtraction (a mean far from zero costs no digits) and a fused multiply-add in the arithmetic type, then one
+// rounding to the storage type. bn_act_backward computes the activation's argument by the same instructions: the same mask.
 #include "cpu/elementwise.h"
 
 template <class S, Activation A, class Tag>
@@ -10,11 +10,13 @@ FASTGAN_INLINE void bn_act_units(const BnActParams& p, Tag layout, int64_t begin
   using T = arithmetic_t<S>;
   const S* z = static_cast<const S*>(p.z);
   S* y = static_cast<S*>(p.y);
+  const T* mean = static_cast<const T*>(p.mean);
   const T* scale = static_cast<const T*>(p.scale);
-  const T* shift = static_cast<const T*>(p.shift);
+  const T* beta = static_cast<const T*>(p.beta);
   const T slope = T(p.negative_slope);
   for_units<T>(p.shape, layout, begin, end, [&](int64_t i, auto k, int64_t j) FASTGAN_INLINED {
-    const vec<T> u = fma(load(z + i, k), of_channel(layout, scale, j, k), of_channel(layout, shift, j, k));
+    const vec<T> centered = load(z + i, k) - of_channel(layout, mean, j, k);
+    const vec<T> u = fma(centered, of_channel(layout, scale, j, k), of_channel(layout, beta, j, k));
     store(y + i, activate<A>(u, slope), k);
   });
 }

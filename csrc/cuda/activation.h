@@ -1,8 +1,10 @@
-// The activations the fused kernels know.
+// The activations that kernels apply, the same for CPU and CUDA kernels.
 #pragma once
+
+#include "../cpu/activation_kind.h"
 
 namespace fastgan::cuda {
 
-enum class Activation : int { None = 0, Relu = 1, LeakyRelu = 2, Tanh = 3 };
+using cpu::Activation;
 
 }  // namespace fastgan::cuda

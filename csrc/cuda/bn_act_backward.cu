@@ -1,4 +1,4 @@
-// Backward of y = act(u), u = (z - mean) * (gamma * invstd) + beta, with g = grad_y * act'(u), xhat = (z - mean) * invstd:
+// Backward of y = act(u), u = (z - mean) * (gamma * invstd) + beta; with g = grad_y * act'(u), xhat = (z - mean) * invstd:
 //   reduce   sum_g[c] = sum_{n,s} g        (= grad_beta)      sum_g_xhat[c] = sum_{n,s} g * xhat     (= grad_gamma)
 //   elemt    grad_z = gamma * invstd * (g - mean_g - xhat * mean_g_xhat)
 // where mean_g = sum_g / (N S), mean_g_xhat = sum_g_xhat / (N S) under batch statistics and 0 under running ones.

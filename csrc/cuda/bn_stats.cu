@@ -1,8 +1,9 @@
 // bn_stats: mean[c] = sum_{n,s} z[n,c,s] / M,  var[c] = sum_{n,s} (z[n,c,s] - mean[c])^2 / M,  M = N * S.
+// inverse_std: invstd[c] = 1 / sqrt(var[c] + eps).
 //
 // Shapes and order   z (N, C, S), NCHW or NHWC as shape.layout says; mean, var, invstd (C,) float.
 // Tiles              channel_reduce.cuh: one pass over z, blocks = channels x splits, a second small launch merges splits.
-// On chip            one Moments (12 bytes) an accumulator in registers; shared: 8 of them (NCHW) or V * 256 (NHWC, <= 24 KiB).
+// On chip            registers: one Moments (12 bytes) an accumulator; shared: 8 of them (NCHW), V * 256 (NHWC, <= 24 KiB).
 // Assumes            N * C * S > 0 and N * S < 2^31 (asserted by the caller); V = 1 unless rows divide and z is aligned.
 // Numerics           float. NCHW: the V neighbours of a vector are reduced in two passes in registers and merged by Chan's
 //                    formula; NHWC: Welford's recurrence down the rows. Never E[z^2] - mean^2: a mean of 1e4 standard
@@ -52,12 +53,15 @@ struct StatsOp {
   }
 
   __device__ void finish(int c, Moments a) const {
-    const float var = a.m2 / static_cast<float>(a.count);
     p.mean[c] = a.mean;
-    if (p.var) p.var[c] = var;
-    if (p.invstd) p.invstd[c] = 1.f / sqrtf(var + p.eps);
+    p.var[c] = a.m2 / static_cast<float>(a.count);
   }
 };
+
+__global__ void __launch_bounds__(kReduceThreads) inverse_std_kernel(InverseStdParams p) {
+  const int64_t c = blockIdx.x * static_cast<int64_t>(kReduceThreads) + threadIdx.x;
+  if (c < p.channels) p.invstd[c] = 1.f / sqrtf(p.var[c] + p.eps);
+}
 
 template <class T>
 bool vectorised(const BnStatsParams& p) {
@@ -83,6 +87,11 @@ cudaError_t bn_stats(const BnStatsParams& p, cudaStream_t stream) {
       return run_channel_reduction<decltype(width)::value>(StatsOp<T>{p}, p.shape, p.workspace, stream);
     });
   });
+}
+
+cudaError_t inverse_std(const InverseStdParams& p, cudaStream_t stream) {
+  return launch(inverse_std_kernel, dim3(static_cast<unsigned>(ceil_div(p.channels, kReduceThreads))), dim3(kReduceThreads),
+                stream, p);
 }
 
 }  // namespace fastgan::cuda

@@ -1,4 +1,4 @@
-// bn_stats: mean and biased variance of every channel. Description: bn_stats.cu.
+// bn_stats: mean and biased variance of every channel; inverse_std: 1 / sqrt(var + eps). Description: bn_stats.cu.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -13,13 +13,20 @@ struct BnStatsParams {
   ImageShape shape;  // numel() > 0, per_channel() < 2^31
   DType dtype;       // of z
   float* mean;       // (C,)
-  float* var;        // (C,) biased variance, or null
-  float* invstd;     // (C,) 1 / sqrt(var + eps), or null
-  float eps;
+  float* var;        // (C,) biased variance
   void* workspace;   // bn_stats_workspace() bytes, 16-byte aligned; nothing in it survives
 };
 
 int64_t bn_stats_workspace(const BnStatsParams& p);
 cudaError_t bn_stats(const BnStatsParams& p, cudaStream_t stream);
+
+struct InverseStdParams {
+  const float* var;  // (C,)
+  float* invstd;     // (C,)
+  int64_t channels;  // C > 0
+  float eps;
+};
+
+cudaError_t inverse_std(const InverseStdParams& p, cudaStream_t stream);
 
 }  // namespace fastgan::cuda

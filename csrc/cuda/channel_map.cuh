@@ -1,4 +1,4 @@
-// Elementwise kernels over an image batch (N, C, S) whose formula has per-channel parameters (bn_act, bn_act_backward_elemt).
+// Elementwise kernels over an image batch (N, C, S) with per-channel parameters (bn_act, bn_act_backward_elemt).
 //
 // An operation Op gives
 //   Op::Element, Op::Channel

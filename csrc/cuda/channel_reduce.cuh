@@ -141,9 +141,10 @@ cudaError_t run_channel_reduction(const Op& op, const ImageShape& shape, void* w
   const ChannelPlan plan = plan_channel_reduction(shape, V);
   auto* partial = static_cast<Accumulator*>(workspace);
   if (shape.layout == Layout::ChannelsFirst) {
+    const Divider vectors_per_plane(static_cast<uint32_t>(shape.pixels / V));
+    const auto vectors = static_cast<uint32_t>(shape.per_channel() / V), share = static_cast<uint32_t>(plan.share);
     FASTGAN_RETURN_IF_ERROR(launch(reduce_channels_first<Op, V>, plan.grid, plan.block, stream, op, shape,
-                                   Divider(static_cast<uint32_t>(shape.pixels / V)),
-                                   static_cast<uint32_t>(shape.per_channel() / V), static_cast<uint32_t>(plan.share), partial));
+                                   vectors_per_plane, vectors, share, partial));
   } else {
     FASTGAN_RETURN_IF_ERROR(
         launch(reduce_channels_last<Op, V>, plan.grid, plan.block, stream, op, shape, plan.share, partial));

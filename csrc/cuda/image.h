@@ -1,23 +1,11 @@
-// The (N, C, S) view that the normalisation kernels take of an image batch, S being the product of its spatial sizes.
+// The (N, C, S) view of an image batch and its layouts, the same for CPU and CUDA kernels.
 #pragma once
 
-#include <cstdint>
+#include "../cpu/image.h"
 
 namespace fastgan::cuda {
 
-enum class Layout : int {
-  ChannelsFirst = 0,  // element (n, c, s) at (n * C + c) * S + s   (contiguous NCHW)
-  ChannelsLast = 1,   // element (n, c, s) at (n * S + s) * C + c   (NHWC; also any tensor with S = 1)
-};
-
-struct ImageShape {
-  int64_t samples;   // N
-  int64_t channels;  // C
-  int64_t pixels;    // S
-  Layout layout;
-
-  int64_t numel() const { return samples * channels * pixels; }
-  int64_t per_channel() const { return samples * pixels; }
-};
+using cpu::ImageShape;
+using cpu::Layout;
 
 }  // namespace fastgan::cuda

@@ -1,6 +1,6 @@
 // interpolate: out[n,d] = epsilon[n] * real[n,d] + (1 - epsilon[n]) * fake[n,d].
 //
-// Shapes and order   real, fake, out (N, D), a sample's D elements adjacent, in any order that the three share; epsilon (N,).
+// Shapes and order   real, fake, out (N, D), a sample's D elements adjacent, in an order all share; epsilon (N,).
 // Tiles              one thread a vector of 16 bytes, in memory order; the sample by one division (Divider).
 // On chip            registers: one vector of each.
 // Assumes            dense tensors of one memory order, N > 0, 0 < D < 2^30 (asserted by the caller).

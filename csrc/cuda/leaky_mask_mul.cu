@@ -5,7 +5,7 @@
 // On chip            registers: one vector of each.
 // Assumes            dense tensors of one memory order, numel > 0 (asserted by the caller).
 // Numerics           float, one rounding at the store.
-// Source             derivative of Maas, Hannun, Ng, "Rectifier nonlinearities improve neural network acoustic models", 2013.
+// Source             Maas, Hannun, Ng, "Rectifier nonlinearities improve neural network acoustic models", 2013.
 #include "leaky_mask_mul.h"
 
 #include "vec.cuh"

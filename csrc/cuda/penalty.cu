@@ -1,5 +1,6 @@
 // penalty: norms[n] = sqrt(sum_d grad[n,d]^2),  e[n] = norms[n] - target (one-sided: max(e[n], 0)),
-//   penalty = weight / N * sum_n e[n]^2,   grad_penalty[n,d] = 2 weight / N * e[n] / norms[n] * grad[n,d]   (0 where norms[n] = 0).
+//   penalty = weight / N * sum_n e[n]^2,
+//   grad_penalty[n,d] = d penalty / d grad[n,d] = 2 weight / N * e[n] / norms[n] * grad[n,d]   (0 where norms[n] = 0).
 //
 // Shapes and order   grad, grad_penalty (N, D), a sample's D elements adjacent, in any order both share; norms (N,).
 // Tiles              two launches of the same grid, N * P blocks, P = pieces of a sample, 4 vectors a thread:

@@ -1,4 +1,4 @@
-// rmsprop_clip: for every element of every tensor, with weight w, gradient g and state s (square_avg), m (grad_avg), b (momentum):
+// rmsprop_clip: for every element of every tensor, of weight w, gradient g, state s (square_avg), m (grad_avg), b (momentum):
 //   g <- (maximize ? -g : g) + weight_decay * w
 //   s <- alpha * s + (1 - alpha) * g^2
 //   m <- m + (1 - alpha) * (g - m);  d = sqrt(s - m^2) + eps      centred
@@ -14,7 +14,7 @@
 // Assumes            dense tensors of one type (asserted by the caller). No allocation, no synchronisation: capturable.
 // Numerics           float, in torch's order of operations; float32 differs from torch.optim.RMSprop by contraction of
 //                    products and sums alone. 16-bit tensors are rounded once a step, at the store.
-// Source             T. Tieleman, G. Hinton, lecture 6.5, 2012; centred: A. Graves, arXiv 1308.0850; arithmetic: torch.optim.RMSprop.
+// Source             T. Tieleman, G. Hinton, lecture 6.5, 2012; centred: A. Graves, arXiv 1308.0850.
 #include "rmsprop_clip.h"
 
 #include "multi_tensor.cuh"

@@ -100,7 +100,7 @@ class Architecture(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} defines neither phases() nor stages()")
 
     def stages(self) -> list[Stage]:
-        """Successive sets of phases. Called once, when training begins or resumes; only the last may have steps=None."""
+        """Successive sets of phases, asked for once, when training begins or resumes; all but the last end by steps."""
         return [Stage("train", self.phases())]
 
     def real(self, batch: Batch) -> torch.Tensor:

@@ -1,10 +1,10 @@
 """DCGAN: Radford, Metz, Chintala, "Unsupervised Representation Learning with Deep Convolutional GANs", ICLR 2016.
 
-The paper's rules (section 3): strided and transposed convolutions instead of pooling, batch norm in both networks except at
-the generator's output and the discriminator's input, no fully connected hidden layers, ReLU and tanh in the generator,
-LeakyReLU(0.2) in the discriminator; weights from N(0, 0.02), Adam with lr 2e-4 and beta1 0.5. Kernels are 4x4 with stride
-2 and padding 1, as in the authors' Torch code, so that the image size is a power of two. The paper draws 64 px; from
-128 px on the added layers keep the widest layer's 8 ngf channels instead of doubling on.
+The paper's rules (section 3): strided and transposed convolutions instead of pooling, batch norm in both networks
+except at the generator's output and the discriminator's input, no fully connected hidden layers, ReLU and tanh in
+the generator, LeakyReLU(0.2) in the discriminator; weights from N(0, 0.02), Adam with lr 2e-4 and beta1 0.5. Kernels
+are 4x4 with stride 2 and padding 1, as in the authors' Torch code, so that the image size is a power of two. The
+paper draws 64 px; from 128 px on the added layers keep the widest layer's 8 ngf channels instead of doubling on.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Generator(nn.Module):
             width_in, stride, padding = width, 2, 1
         layers += [nn.ConvTranspose2d(width_in, channels, 4, 2, 1), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
-        self.apply(dcgan_init)
+        dcgan_init(self)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         return self.layers(z[:, :, None, None])
@@ -77,7 +77,7 @@ class Discriminator(nn.Module):
             width_in = width
         layers.append(nn.Conv2d(width_in, 1, 4, 1, 0))  # 4x4 to 1x1
         self.layers = nn.Sequential(*layers)
-        self.apply(dcgan_init)
+        dcgan_init(self)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.layers(image).flatten()

@@ -1,14 +1,15 @@
 """GAN: Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014.
 
-Multi-layer perceptrons trained by algorithm 1: k discriminator updates for one of the generator. Networks and settings are
-those of the authors' MNIST experiment: a ReLU generator 1200-1200, a maxout discriminator 240x5 - 240x5 with dropout, SGD
-with lr 0.1 (decaying) and momentum 0.5 rising to 0.7, batches of 100. Their sigmoid output on [0, 1] is tanh on [-1, 1] here.
+Multi-layer perceptrons trained by algorithm 1: k discriminator updates for one of the generator. Networks and
+settings are those of the authors' MNIST experiment: a ReLU generator 1200-1200, a maxout discriminator 240x5 - 240x5
+with dropout, SGD with lr 0.1 (decaying) and momentum 0.5 rising to 0.7, batches of 100. Their sigmoid output on [0,
+1] is tanh on [-1, 1] here.
 
 ``image_size=1`` gives data points instead of images: (N, channels, 1, 1), with a linear output, since points are not
-bounded. The paper's one-dimensional demonstration (figure 1), for data near N(0, 1):
+bounded. The paper's one-dimensional demonstration (figure 1), for data like N(0, 1), 4000 steps with batches of 200:
 
-    fastgan.create("gan", image_size=1, channels=1, z_dim=1, hidden=32, maxout_units=16, input_dropout=0, dropout=0,
-                   init_generator=0.5, init_discriminator=0.5, lr_decay=1.001)
+    fastgan.create("gan", image_size=1, channels=1, z_dim=1, hidden=32, maxout_units=8, maxout_pieces=3,
+                   input_dropout=0, dropout=0, init_generator=0.5, init_discriminator=0.5, lr_decay=1.001)
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Maxout(nn.Module):
 
 
 class Generator(nn.Module):
-    """z (N, z_dim) -> (N, channels, image_size, image_size): images in [-1, 1], or unbounded points if image_size is 1."""
+    """z (N, z_dim) -> (N, channels, image_size, image_size): images in [-1, 1]; unbounded points at image_size 1."""
 
     def __init__(self, image_size: int, channels: int, z_dim: int, hidden: int, depth: int = 2) -> None:
         super().__init__()

@@ -1,13 +1,13 @@
 """WGAN: Arjovsky, Chintala, Bottou, "Wasserstein GAN", ICML 2017.
 
-Algorithm 1: a critic without sigmoid, driven to tell real from fake by RMSProp (lr 5e-5, no momentum) and kept Lipschitz by
-clipping *all* its parameters to [-0.01, 0.01] after every update; n_critic = 5 critic updates for one of the generator, and
-100 during the first 25 steps and at every 500th, as in the authors' code. (That code clips before the update; here it
-follows, as the paper has it, so that the generator never sees a critic outside its cube.)
+Algorithm 1: a critic without sigmoid, driven to tell real from fake by RMSProp (lr 5e-5, no momentum) and kept
+Lipschitz by clipping *all* its parameters to [-0.01, 0.01] after every update; n_critic = 5 critic updates for one
+of the generator, and 100 during the first 25 steps and at every 500th, as in the authors' code. (That code clips
+before the update; here it follows, as the paper has it, so that the generator never sees a critic outside its cube.)
 
-Networks are DCGAN's, batch norm in the critic included, or ReLU perceptrons, which the paper trains as well (section 4.3);
-the generator may go without batch norm. ``image_size=1`` with perceptrons is for points (N, channels, 1, 1): rings and
-grids of Gaussians in the plane (channels=2).
+Networks are DCGAN's, batch norm in the critic included, or ReLU perceptrons, which the paper trains as well (section
+4.3); the generator may go without batch norm. ``image_size=1`` with perceptrons is for points (N, channels, 1, 1):
+rings and grids of Gaussians in the plane (channels=2).
 """
 
 from __future__ import annotations

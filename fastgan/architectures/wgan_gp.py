@@ -1,10 +1,10 @@
 """WGAN-GP: Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017.
 
-WGAN's game with the clip replaced by a penalty: 10 E[(|grad f(x)| - 1)^2] at points drawn between real and fake, one norm
-and one epsilon per sample (algorithm 1). The critic has no batch norm, because the penalty is about each sample alone
-(section 4). n_critic = 5; Adam with lr 1e-4, beta2 0.9 and beta1 0.5 below 64 px and 0 from there on, as in the authors'
-scripts. Networks are DCGAN's, or the ReLU perceptrons of the authors' toy experiments; ``image_size=1`` with perceptrons is
-for points (N, channels, 1, 1).
+WGAN's game with the clip replaced by a penalty: 10 E[(|grad f(x)| - 1)^2] at points drawn between real and fake, one
+norm and one epsilon per sample (algorithm 1). The critic has no batch norm, because the penalty is about each sample
+alone (section 4). n_critic = 5; Adam with lr 1e-4, beta2 0.9 and beta1 0.5 below 64 px and 0 from there on, as in
+the authors' scripts. Networks are DCGAN's, or the ReLU perceptrons of the authors' toy experiments; ``image_size=1``
+with perceptrons is for points (N, channels, 1, 1).
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def load(
         channels: 1 (grey), 3 (RGB) or 4 (RGBA); None: as the data is.
         strict: an unreadable image is an error; otherwise it is skipped with a warning.
         size: how many scenes or numbers to make; of a stored set, a seeded random subset of at most so many images.
-        split: ``train`` or ``test`` (of one's own images: the top folders of those names); ``scenes``: ``held_out`` too.
+        split: ``train`` or ``test`` (of one's own images: top folders of those names); ``scenes``: ``held_out`` too.
         seed: of procedural images and subsets.
 
     Raises:
@@ -53,7 +53,9 @@ def load(
         from fastgan.data.scenes import Scenes
 
         how_many = {} if size is None else {"size": size}
-        return Scenes(image_size=image_size, channels=channels or 3, split=split, seed=seed, **how_many)
+        return Scenes(
+            image_size=image_size, channels=3 if channels is None else channels, split=split, seed=seed, **how_many
+        )
     if spec == "gaussian":
         from fastgan.data.gaussian import Gaussian
 

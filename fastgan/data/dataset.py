@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 __all__ = ["ImageDataset", "normalize"]
@@ -29,7 +30,7 @@ class ImageDataset:
 
     ``ds[i]`` is ``{"image": (C, H, W) uint8, "index": int64, "label": int64 where there are classes}``, and
     ``ds.batch(indices)`` is the same with a leading batch dimension, without a Python step per cached image. An image
-    is decoded the first time it is asked for and kept in one uint8 tensor; images beyond ``max_cache_bytes`` are
+    is decoded the first time it is asked for and kept in one uint8 array; images beyond ``max_cache_bytes`` are
     decoded at every use.
 
     A subclass calls ``__init__`` and defines ``_decode(indices)``.
@@ -68,9 +69,10 @@ class ImageDataset:
         self._count = count
         row_bytes = channels * image_size * image_size
         cached = min(count, max(0, max_cache_bytes) // row_bytes)
-        # torch.empty commits no memory until a page is written: an unused cache costs nothing
-        self._cache = torch.empty(cached, channels, image_size, image_size, dtype=torch.uint8)
-        self._filled = torch.zeros(cached, dtype=torch.bool)
+        # np.empty commits no memory until a page is written: an unused cache costs nothing. numpy, not torch, because
+        # gathering a batch is too short to start threads for, and theirs wait for training's.
+        self._cache = np.empty((cached, channels, image_size, image_size), np.uint8)
+        self._filled = np.zeros(cached, bool)
 
     def _decode(self, indices: list[int]) -> torch.Tensor:
         """Images (len(indices), C, H, W) uint8, made or read anew."""
@@ -99,24 +101,24 @@ class ImageDataset:
             raise IndexError(
                 f"indices takes values in [0, {self._count}), got {int(indices.min())}..{int(indices.max())}"
             )
-        fields = {"image": self._images(indices), "index": indices}
+        fields = {"image": self._images(indices.numpy()), "index": indices}
         if self.labels is not None:
             fields["label"] = self.labels[indices]
         return fields
 
-    def _images(self, indices: torch.Tensor) -> torch.Tensor:
+    def _images(self, indices: np.ndarray) -> torch.Tensor:
         cacheable = indices < len(self._cache)
         wanted = indices[cacheable]
-        missing = wanted[~self._filled[wanted]].unique()
+        missing = np.unique(wanted[~self._filled[wanted]])
         if len(missing):
-            self._cache[missing] = self._decode(missing.tolist())
+            self._cache[missing] = self._decode(missing.tolist()).numpy()
             self._filled[missing] = True
         if len(wanted) == len(indices):
-            return self._cache[indices]
-        images = torch.empty(len(indices), *self._cache.shape[1:], dtype=torch.uint8)
+            return torch.from_numpy(self._cache[indices])
+        images = np.empty((len(indices), *self._cache.shape[1:]), np.uint8)
         images[cacheable] = self._cache[wanted]
-        images[~cacheable] = self._decode(indices[~cacheable].tolist())
-        return images
+        images[~cacheable] = self._decode(indices[~cacheable].tolist()).numpy()
+        return torch.from_numpy(images)
 
     def describe(self) -> str:
         """One line for people: name, how many, classes, shape, and where the images come from."""
@@ -127,5 +129,9 @@ class ImageDataset:
     def __getstate__(self) -> dict:
         # A loader's worker processes fill caches of their own: sending the parent's would copy gigabytes.
         state = self.__dict__.copy()
-        state["_cache"], state["_filled"] = torch.empty_like(self._cache), torch.zeros_like(self._filled)
-        return state
+        del state["_cache"]
+        return state | {"_cache_shape": self._cache.shape, "_filled": np.zeros_like(self._filled)}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._cache = np.empty(self.__dict__.pop("_cache_shape"), np.uint8)

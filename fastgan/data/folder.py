@@ -212,7 +212,7 @@ class ImageFiles(ImageDataset):
                 with self._source.open(self._names[i]) as file, Image.open(file) as image:
                     grey &= image.mode in ("1", "L", "LA", "F", "I") or image.mode.startswith("I;16")
                     sides.append(image.size)
-            except Exception:  # noqa: BLE001 - decoding counts and reports it
+            except Exception:  # decoding counts and reports it
                 continue
         if not sides:
             return 3, "unknown size"
@@ -228,7 +228,7 @@ class ImageFiles(ImageDataset):
                 image.draft(None, (2 * self.image_size, 2 * self.image_size))
                 image.load()
                 pixels = _to_tensor(ImageOps.exif_transpose(image))
-        except Exception as error:  # noqa: BLE001 - whatever a stranger's file makes the decoder raise
+        except Exception as error:  # whatever a stranger's file makes the decoder raise
             return str(error).split("\n")[0] or type(error).__name__
         if self.channels != 4:
             pixels = convert_channels(pixels, self.channels)
@@ -249,7 +249,7 @@ class ImageFiles(ImageDataset):
                 if isinstance(result, str):
                     self._refuse(index, result)
                 else:
-                    self._cache[len(good)] = result
+                    self._cache[len(good)] = result.numpy()
                     good.append(index)
         if not good:
             name, reason = self.skipped[0]
@@ -267,7 +267,7 @@ class ImageFiles(ImageDataset):
         self._count = len(good)
         self.labels = self.labels[good] if self.labels is not None else None
         self._cache = self._cache[: len(good)]
-        self._filled = torch.ones(len(good), dtype=torch.bool)
+        self._filled = np.ones(len(good), bool)
 
     def _refuse(self, index: int, reason: str) -> None:
         name = self._names[index]

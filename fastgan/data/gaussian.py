@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from fastgan.data.dataset import ImageDataset
@@ -14,11 +15,11 @@ class Gaussian(ImageDataset):
 
     Args:
         size: how many numbers.
-        mean, std: of the density. The default keeps the data inside [-1, 1] out to three standard deviations.
+        mean, std: of the density. Data points, unlike images, are not confined to [-1, 1].
         seed: of the draw.
     """
 
-    def __init__(self, size: int = 16384, *, mean: float = 0.3, std: float = 0.2, seed: int = 0) -> None:
+    def __init__(self, size: int = 16384, *, mean: float = 0.0, std: float = 1.0, seed: int = 0) -> None:
         if not std > 0:
             raise ValueError(f"std takes a positive number, got {std!r}")
         super().__init__(
@@ -32,8 +33,8 @@ class Gaussian(ImageDataset):
         generator = torch.Generator().manual_seed(seed)
         self._values = (torch.randn(size, generator=generator) * std + mean).view(size, 1, 1, 1)
 
-    def _images(self, indices: torch.Tensor) -> torch.Tensor:
-        return self._values[indices]
+    def _images(self, indices: np.ndarray) -> torch.Tensor:
+        return self._values[torch.from_numpy(indices)]
 
     def density(self, x: torch.Tensor) -> torch.Tensor:
         """p_data at ``x``, any shape."""

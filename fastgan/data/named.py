@@ -33,6 +33,7 @@ FASHION_CLASSES = (
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 CIFAR10_ARCHIVE = "cifar-10-binary.tar.gz"
 CIFAR10_ZIP = "cifar10.zip"
 CIFAR10_RECORD = 1 + 3 * 32 * 32  # label, then red, green and blue planes
@@ -133,7 +134,7 @@ def fashion_mnist(
     if prefix is None:
         raise ValueError(f"split takes 'train' or 'test', got {split!r}")
     places = [place for base in _search_path() for place in (base, base / "fashion-mnist")]
-    places.append(Path("/usr/share/datasets/fashion-mnist"))
+    places.append(DEBIAN_FASHION_MNIST)
     for place in places:
         for suffix in (".gz", ""):
             files = [place / f"{prefix}-{part}{suffix}" for part in ("images-idx3-ubyte", "labels-idx1-ubyte")]

@@ -12,7 +12,7 @@ __all__ = ["FEATURE_NETS", "RandomConvFeatures"]
 class RandomConvFeatures(nn.Module):
     """``random_conv_v1``: 256 features of an image from three fixed random convolutions.
 
-    Each stage halves the image (5x5, then 3x3 kernels, zero padding, ReLU). Features are the mean and standard deviation
+    Each stage halves the image (5x5, then 3x3 kernels, zero padding, ReLU). Features: the mean and standard deviation
     of every channel of the first two stages, and of the third the means of its four quadrants and the standard
     deviation: color and texture at three scales, and roughly where. Random features tell distributions apart without
     being trained; they know no objects, so compare their distances with each other only.

@@ -9,12 +9,19 @@ import torch
 from fastgan.data.dataset import normalize
 from fastgan.metrics.features import FEATURE_NETS
 
-__all__ = ["FrechetDistance", "frechet_distance", "gaussian_statistics"]
+__all__ = ["FrechetDistance", "frechet_distance", "gaussian_statistics", "symmetric_root"]
 
 SUBSET_SEED = 0  # of the real images that a distance is measured against
 
 
-def frechet_distance(mean1: torch.Tensor, cov1: torch.Tensor, mean2: torch.Tensor, cov2: torch.Tensor) -> float:
+def frechet_distance(
+    mean1: torch.Tensor,
+    cov1: torch.Tensor,
+    mean2: torch.Tensor,
+    cov2: torch.Tensor,
+    *,
+    root1: torch.Tensor | None = None,
+) -> float:
     """Squared Fréchet (2-Wasserstein) distance of two Gaussians, |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).
 
     (C1 C2)^(1/2) has the trace of (C1^(1/2) C2 C1^(1/2))^(1/2), which is symmetric: two eigendecompositions in float64,
@@ -24,6 +31,7 @@ def frechet_distance(mean1: torch.Tensor, cov1: torch.Tensor, mean2: torch.Tenso
     Args:
         mean1, mean2: (D,).
         cov1, cov2: (D, D), symmetric positive semi-definite.
+        root1: ``symmetric_root(cov1)``, from a caller who compares many with the same first Gaussian.
 
     Returns:
         A number >= 0; nan where an argument is not finite.
@@ -37,12 +45,17 @@ def frechet_distance(mean1: torch.Tensor, cov1: torch.Tensor, mean2: torch.Tenso
     mean1, cov1, mean2, cov2 = (t.detach().to("cpu", torch.float64) for t in (mean1, cov1, mean2, cov2))
     if not all(t.isfinite().all() for t in (mean1, cov1, mean2, cov2)):
         return float("nan")
-    values, vectors = torch.linalg.eigh(cov1)
-    root1 = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    root1 = symmetric_root(cov1) if root1 is None else root1
     product = root1 @ cov2 @ root1
     trace_root = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0).sqrt().sum()
     distance = (mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * trace_root
     return max(distance.item(), 0.0)  # rounding may leave -1e-12 for equal Gaussians
+
+
+def symmetric_root(cov: torch.Tensor) -> torch.Tensor:
+    """The symmetric square root (D, D) float64 of a symmetric positive semi-definite matrix (D, D)."""
+    values, vectors = torch.linalg.eigh(cov.to("cpu", torch.float64))
+    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
 
 def gaussian_statistics(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -90,7 +103,7 @@ class FrechetDistance:
         self.name = f"frechet_{feature_net}"
         self._build = FEATURE_NETS[feature_net]
         self._net: torch.nn.Module | None = None
-        self._real: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._real: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None  # mean, covariance, its root
         self._shape: tuple[int, ...] | None = None
 
     def __call__(self, generate: Callable[[int], torch.Tensor] | torch.Tensor) -> float:
@@ -108,8 +121,9 @@ class FrechetDistance:
             yield first
             yield from batches
 
+        real_mean, real_cov, real_root = self._real
         mean, cov = gaussian_statistics(self._features(generated()))
-        return frechet_distance(*self._real, mean, cov)
+        return frechet_distance(real_mean, real_cov, mean, cov, root1=real_root)
 
     def _prepare(self, device: torch.device) -> None:
         if self._real is None:
@@ -119,7 +133,8 @@ class FrechetDistance:
             )
             self._shape = tuple(self.dataset[0]["image"].shape)
             self._net = self._build(self._shape[0]).to(device)
-            self._real = gaussian_statistics(self._features(images.to(device) for images in real))
+            mean, cov = gaussian_statistics(self._features(images.to(device) for images in real))
+            self._real = mean, cov, symmetric_root(cov)
         self._net.to(device)
 
     def _features(self, batches: Iterable[torch.Tensor]) -> torch.Tensor:

@@ -11,9 +11,10 @@ import contextlib
 import copy
 import inspect
 import itertools
+import operator
 import warnings
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -35,6 +36,19 @@ __all__ = ["NO_FORWARD", "TracedRoot", "Untraceable", "obstacle", "trace_root"]
 
 NO_FORWARD = "it has no forward"
 MAX_OPTIONAL = 3  # all combinations of up to this many optional arguments are traced; of more, only none and all
+_IN_PLACE_OPERATORS = (operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ipow)
+_VIEWS = {
+    "view",
+    "reshape",
+    "flatten",
+    "squeeze",
+    "unsqueeze",
+    "permute",
+    "transpose",
+    "contiguous",
+    "chunk",
+    "getitem",
+}
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 _LEAVES = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, *ACTIVATIONS)
 
@@ -75,6 +89,21 @@ def obstacle(module: nn.Module) -> str | None:
 
 
 # -- tracing ---------------------------------------------------------------------------------------------------------
+class _Proxy(fx.Proxy):
+    """Records ``h += x`` as such; fx's own proxy reads it as ``h = h + x``."""
+
+
+def _record_in_place(operation: Callable) -> Callable:
+    def method(self: fx.Proxy, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operation, (self, other), {})
+
+    return method
+
+
+for _operation in _IN_PLACE_OPERATORS:
+    setattr(_Proxy, f"__{_operation.__name__}__", _record_in_place(_operation))
+
+
 class _Tracer(fx.Tracer):
     """Traces a forward with the arguments of ``given``; the other optional ones are left out of the call."""
 
@@ -87,6 +116,9 @@ class _Tracer(fx.Tracer):
     def create_args_for_root(self, root_fn, is_module, concrete_args=None):
         proxies = {name: self.create_proxy("placeholder", name, (), {}) for name in self.given}
         return partial(root_fn, **proxies), [self.root]
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, _LEAVES) or super().is_leaf_module(m, module_qualified_name)
@@ -274,22 +306,23 @@ def _sole_module_user(node: fx.Node, called: dict[fx.Node, nn.Module]) -> fx.Nod
 
 
 def _needs_its_input(act: fx.Node, called: dict[fx.Node, nn.Module]) -> bool:
-    """Whether an activation without a norm before it may have its output changed in place by what follows.
+    """Whether an activation without a norm before it has its output changed in place by what follows.
 
     ReLU and Tanh forbid that in torch too. The fused LeakyReLU reads its output in backward, the plain one its input.
-    fx shows ``h += x`` as an addition, so arithmetic counts as a change in place.
     """
     module = called[act]
-    if type(module) is not nn.LeakyReLU or module.inplace:
-        return False
-    return any(_may_change_its_input(user, called) for user in act.users)
+    return type(module) is nn.LeakyReLU and not module.inplace and _is_changed_in_place(act, called)
 
 
-def _may_change_its_input(node: fx.Node, called: dict[fx.Node, nn.Module]) -> bool:
-    if node.op == "call_module":
-        return getattr(called[node], "inplace", False)
-    if node.op == "call_method":
-        return node.target.endswith("_")
-    name = getattr(node.target, "__name__", "")
-    arithmetic = getattr(node.target, "__module__", "") == "_operator" and name != "getitem"
-    return arithmetic or name.endswith("_") or True in node.args or node.kwargs.get("inplace", False)
+def _is_changed_in_place(node: fx.Node, called: dict[fx.Node, nn.Module]) -> bool:
+    for user in node.users:
+        if user.op == "call_module":
+            if getattr(called[user], "inplace", False):
+                return True
+            continue
+        name = user.target if isinstance(user.target, str) else getattr(user.target, "__name__", "")
+        if user.target in _IN_PLACE_OPERATORS or name.endswith("_") or user.kwargs.get("inplace") or True in user.args:
+            return True
+        if name in _VIEWS and _is_changed_in_place(user, called):
+            return True
+    return False

@@ -69,8 +69,8 @@ def fuse(model, report=False):
 
     Chains are found by symbolic tracing, module by module; the model keeps its own forward. A chain belongs to the
     innermost module whose forward calls all of it, and is fused only while that forward runs: a layer called alone
-    gives its own output. Left as they are, with the reason in the report: lone convolutions, results used more than once,
-    layers with hooks or parametrisations, subclasses with code of their own, non-zero padding modes.
+    gives its own output. Left as they are, with the reason in the report: lone convolutions, results used more than
+    once, layers with hooks or parametrisations, subclasses with code of their own, non-zero padding modes.
 
     A chain runs plain again, with the same numbers, for as long as one of its modules has a hook, and in calls that
     tracing did not see: optional arguments whose use cannot be traced, arguments that are neither tensors nor numbers,
@@ -79,7 +79,8 @@ def fuse(model, report=False):
 
     Limits: a forward that takes another path because of a global, a random number or a float attribute is noticed where
     a chain was left half-way (RuntimeError), not where it reads a result inside a chain that it did not read when
-    traced. Classes change to subclasses (FusedConv2d, ...), so tests by ``type(m) is nn.Conv2d`` belong before `fuse`.
+    traced. Recomputed by torch.utils.checkpoint(use_reentrant=False), a module's running statistics count a batch once
+    where torch counts it twice. Classes change to subclasses (FusedConv2d, ...), so tests by ``type(m) is nn.Conv2d`` belong before `fuse`.
 
     Raises:
         TypeError: ``model`` is not a Module.

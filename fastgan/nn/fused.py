@@ -32,7 +32,7 @@ import torch
 from torch import nn
 
 from fastgan.ops import conv2d_bn_act, conv_transpose2d_bn_act, update_running_stats_
-from fastgan.ops._dispatch import use_kernel
+from fastgan.ops._dispatch import current, use_kernel
 from fastgan.ops.bn_act import activation_gap
 
 __all__ = [
@@ -176,7 +176,15 @@ def _taken(module: nn.Module, x: torch.Tensor) -> bool:
     return False
 
 
-class _Convolution:
+class _Member:
+    """What every module of a chain is outside of its root's forward."""
+
+    def piecewise_linear_form(self) -> tuple[type[nn.Module], None]:
+        """For gradient_penalty, which looks at a critic layer by layer: each does its own plain work alone."""
+        return _PLAIN[type(self)], None
+
+
+class _Convolution(_Member):
     """Forward of both convolutions; subclasses name their op."""
 
     _op: ClassVar[Callable]
@@ -205,6 +213,8 @@ class _Convolution:
             running = (None, None) if batch_statistics else (bn.running_mean, bn.running_var)
             vectors = (bn.weight, bn.bias, *running)
             norm = {"norm": True, "training": batch_statistics, "eps": bn.eps}
+        if norm["training"] and len(x) == 1 and self._output_size(x) == (1, 1):
+            return None  # the plain BatchNorm refuses a single value, in its own words
         gap = "the batch is empty" if x.numel() == 0 else activation_gap(activation, slope)
         if not use_kernel(type(self)._op.__name__, x, self.weight, self.bias, *vectors, gap=gap):
             return None
@@ -212,11 +222,12 @@ class _Convolution:
             x, self.weight, self.bias, *vectors, **self._geometry(), **norm, activation=activation, negative_slope=slope
         )
         if bn is not None and bn.training:
-            count = y.numel() // y.shape[1]
-            if count == 1:
-                return None  # the plain BatchNorm refuses a single value, in its own words
-            bn._update_running_stats(mean, invstd, count)
+            bn._update_running_stats(mean, invstd, count=y.numel() // y.shape[1])
         return y
+
+    def _output_size(self, x: torch.Tensor) -> tuple[int, ...]:
+        geometry = zip(x.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation, strict=True)
+        return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in geometry)
 
 
 class FusedConv2d(_Convolution, nn.Conv2d):
@@ -233,8 +244,14 @@ class FusedConvTranspose2d(_Convolution, nn.ConvTranspose2d):
     def _geometry(self) -> dict[str, Any]:
         return {**super()._geometry(), "output_padding": self.output_padding}
 
+    def _output_size(self, x: torch.Tensor) -> tuple[int, ...]:
+        geometry = zip(
+            x.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation, self.output_padding, strict=True
+        )
+        return tuple((n - 1) * s - 2 * p + d * (k - 1) + more + 1 for n, k, s, p, d, more in geometry)
 
-class _PassThrough:
+
+class _PassThrough(_Member):
     """Forward of what follows a fused convolution."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -293,6 +310,7 @@ def swap_module(module: nn.Module) -> None:
     if type(module) in _PLAIN:
         return
     module.__class__ = _FUSED[type(module)]
+    module.__module__ = _PLAIN[type(module)].__module__  # torch.fx takes layers of torch.nn as they are
     if isinstance(module, _Convolution):
         module._armed = {}
     else:
@@ -308,8 +326,8 @@ def restore_module(module: nn.Module) -> None:
     plain = _PLAIN.get(type(module))
     if plain is not None:
         module.__class__ = plain
-        vars(module).pop("_armed", None)
-        vars(module).pop("_expected", None)
+        for name in ("__module__", "_armed", "_expected"):
+            vars(module).pop(name, None)
 
 
 def has_own_call(module: nn.Module) -> bool:
@@ -336,7 +354,7 @@ def _lookup(root: nn.Module, path: Path | None) -> nn.Module | None:
 def _armed_chains(root: nn.Module, args: tuple, kwargs: dict[str, Any]) -> list[_ArmedChain]:
     """The chains of ``root`` that this call may use; those whose modules were replaced are given up."""
     plan = root._fuse_plan
-    if nn.modules.module._has_any_global_hook() or not plan.calls.covers(args, kwargs):
+    if _calls_for_plain_layers() or not plan.calls.covers(args, kwargs):
         return []
     for path, name, value in plan.attributes:
         module = _lookup(root, path)
@@ -358,6 +376,16 @@ def _armed_chains(root: nn.Module, args: tuple, kwargs: dict[str, Any]) -> list[
     if lost:
         _give_up(root, lost)
     return armed
+
+
+def _calls_for_plain_layers() -> bool:
+    """Whether no kernel is wanted, or something outside looks at every layer or transforms them as no op can follow."""
+    if current() == "reference" or nn.modules.module._has_any_global_hook():
+        return True
+    if torch.compiler.is_compiling():
+        return False
+    transformed = torch._C._functorch.peek_interpreter_stack() is not None  # torch.func: vmap, grad, jvp, ...
+    return transformed or torch.autograd.forward_ad._current_level >= 0
 
 
 def _is_intact(names: ChainNames, conv: nn.Module | None, bn: nn.Module | None, act: nn.Module | None) -> bool:

@@ -100,20 +100,20 @@ def _reference(x, weight, bias, gamma, beta, running_mean, running_var, conv, no
     if not norm:
         nothing = x.new_empty(0, dtype=statistics_dtype(x))
         return ConvBnAct(apply_activation(z, act, slope), x.new_empty(0), nothing, nothing)
-    if training:  # 2. and 3.: torch's own, which returns its statistics
-        if z.numel():
-            u, mean, invstd = torch.native_batch_norm(z, gamma, beta, None, None, True, 0.0, eps)
-        else:
-            u, mean = z, z.new_zeros(z.shape[1])
-            invstd = mean
+    stats = statistics_dtype(x)  # of all vectors: in half precision torch would round the statistics to theirs
+    if gamma is None:
+        gamma, beta = z.new_ones(z.shape[1], dtype=stats), z.new_zeros(z.shape[1], dtype=stats)
+    gamma, beta = gamma.to(stats), beta.to(stats)
+    if not training:
+        mean, invstd = running_mean.to(stats), torch.rsqrt(running_var.to(stats) + eps)
+        u = torch.nn.functional.batch_norm(z, mean, running_var.to(stats), gamma, beta, False, 0.0, eps)
+    elif z.numel():  # 2. and 3.: torch's own, which returns its statistics
+        u, mean, invstd = torch.native_batch_norm(z, gamma, beta, None, None, True, 0.0, eps)
     else:
-        u = torch.nn.functional.batch_norm(z, running_mean, running_var, gamma, beta, False, 0.0, eps)
-        mean, invstd = running_mean, torch.rsqrt(running_var + eps)
-    stats = statistics_dtype(x)
+        mean, invstd = z.new_zeros(z.shape[1], dtype=stats), z.new_zeros(z.shape[1], dtype=stats)
+        u = normalise(z, mean, invstd, gamma, beta)[1].to(z.dtype)
     kept = z.detach() if keep_z else x.new_empty(0)
-    return ConvBnAct(  # 4.
-        apply_activation(u, act, slope), kept, mean.detach().to(stats), invstd.detach().to(stats)
-    )
+    return ConvBnAct(apply_activation(u, act, slope), kept, mean.detach(), invstd.detach())  # 4.
 
 
 def _backward_formula(grad_y, x, weight, bias, gamma, beta, mean, invstd, y, conv, norm, training, act, slope, eps):
@@ -276,6 +276,7 @@ def conv_bn_act(
     negative_slope: float,
 ) -> ConvBnAct:
     """Cast under autocast, check, choose, run: the body of both public functions."""
+    _check_types(conv.name, x, weight, bias, gamma, beta, running_mean, running_var)
     x, weight, bias = _autocast(x, weight, bias)
     _check(conv, x, weight, bias, gamma, beta, running_mean, running_var, norm, training, activation)
     differentiated = torch.is_grad_enabled() and any(
@@ -307,6 +308,13 @@ def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None):
     return cast(x), cast(weight), cast(bias)
 
 
+def _check_types(op: str, x, weight, *optional) -> None:
+    names = ("x", "weight", "bias", "gamma", "beta", "running_mean", "running_var")
+    for name, value in zip(names, (x, weight, *optional), strict=True):
+        if not isinstance(value, Tensor) and (value is not None or name in ("x", "weight")):
+            raise TypeError(f"{op}: {name} is {type(value).__name__}; it takes a tensor")
+
+
 def _check(conv, x, weight, bias, gamma, beta, running_mean, running_var, norm, training, activation) -> None:
     op = conv.name
     check_activation(op, activation)
@@ -319,10 +327,12 @@ def _check(conv, x, weight, bias, gamma, beta, running_mean, running_var, norm, 
         raise TypeError(f"{op}: {got}; they take one dtype")
     if not x.is_floating_point():
         raise TypeError(f"{op}: x has dtype {x.dtype}; it takes a floating-point tensor")
+    if not isinstance(conv.groups, int) or conv.groups < 1 or weight.shape[0] % conv.groups:
+        raise ValueError(f"{op}: groups is {conv.groups}; it takes a divisor of {weight.shape[0]}, weight's length")
     c_in = weight.shape[0] if conv.transposed else weight.shape[1] * conv.groups
     if x.shape[1] != c_in:
         raise ValueError(
-            f"{op}: x has {x.shape[1]} channels, but weight {tuple(weight.shape)} with groups={conv.groups} takes {c_in}"
+            f"{op}: x has {x.shape[1]} channels; weight {tuple(weight.shape)} with groups={conv.groups} takes {c_in}"
         )
     c_out = conv.out_channels(weight)
     vectors = {"bias": bias, "gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
@@ -337,12 +347,43 @@ def _check(conv, x, weight, bias, gamma, beta, running_mean, running_var, norm, 
             raise ValueError(f"{op}: norm=False takes no {', '.join(given)}")
     elif not training and (running_mean is None or running_var is None):
         raise ValueError(f"{op}: norm=True with training=False takes running_mean and running_var")
+    height, width = _output_size(conv, x, weight)
+    if norm and training and x.shape[0] * height * width == 1:  # as torch's BatchNorm does
+        raise ValueError(
+            f"{op}: norm=True with training=True takes more than one value a channel; {tuple(x.shape)} gives 1"
+        )
+
+
+def _output_size(conv: Geometry, x: Tensor, weight: Tensor) -> list[int]:
+    """[H', W'], checked to be positive, from integers checked to be in range."""
+    for name, least in (("stride", 1), ("padding", 0), ("output_padding", 0), ("dilation", 1)):
+        if min(getattr(conv, name)) < least:
+            raise ValueError(f"{conv.name}: {name} is {getattr(conv, name)}; it takes integers from {least} up")
+    size = []
+    for axis, spatial in enumerate(zip(*conv[1:5], x.shape[2:], weight.shape[2:], strict=True)):
+        stride, padding, output_padding, dilation, length, kernel = spatial
+        if output_padding and output_padding >= max(stride, dilation):
+            raise ValueError(
+                f"{conv.name}: output_padding is {conv.output_padding}; it takes less than stride {conv.stride} or "
+                f"dilation {conv.dilation}"
+            )
+        reach = dilation * (kernel - 1)
+        if conv.transposed:
+            size.append((length - 1) * stride - 2 * padding + reach + output_padding + 1)
+        else:
+            size.append((length + 2 * padding - reach - 1) // stride + 1)
+        if size[-1] < 1:
+            raise ValueError(
+                f"{conv.name}: x {tuple(x.shape)} is too small along {'HW'[axis]} for kernel {kernel}, stride {stride},"
+                f" padding {padding}, dilation {dilation}: nothing would come out"
+            )
+    return size
 
 
 def pair(op: str, name: str, value: IntPair) -> list[int]:
     """[a, b] of an int or a pair."""
     if isinstance(value, int):
         return [value, value]
-    if len(value) != 2:
-        raise ValueError(f"{op}: {name} is {value}; it takes an int or a pair of ints")
+    if not isinstance(value, (tuple, list)) or len(value) != 2 or not all(isinstance(v, int) for v in value):
+        raise ValueError(f"{op}: {name} is {value!r}; it takes an int or a pair of ints")
     return list(value)

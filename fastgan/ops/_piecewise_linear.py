@@ -16,6 +16,7 @@ torch.fx finds the operations; what it cannot see, or what is not in the tables 
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastgan.ops._penalty_ops import leaky_mask_mul, penalty_and_gradient
 from fastgan.ops.bn_act import apply_activation
@@ -38,19 +40,31 @@ class NotPiecewiseLinear(Exception):
 
 # Linear in all their tensor arguments together, with no parameters: tangents go through the same call.
 _LINEAR_FUNCTIONS = {
-    operator.add, operator.sub, operator.neg, operator.getitem, torch.add, torch.sub, torch.neg, torch.cat, torch.concat,
-    torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, torch.permute, torch.transpose, torch.mean, torch.sum,
-    torch.stack, torch.movedim, torch.clone, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d,
-    F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, F.pixel_shuffle, F.pixel_unshuffle,
+    operator.neg, operator.getitem, torch.neg, torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze,
+    torch.permute, torch.transpose, torch.movedim, torch.mean, torch.sum, torch.clone, F.avg_pool1d, F.avg_pool2d,
+    F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, F.pixel_shuffle,
+    F.pixel_unshuffle,
 }  # fmt: skip
 _LINEAR_METHODS = {
-    "add", "sub", "neg", "view", "reshape", "flatten", "squeeze", "unsqueeze", "permute", "transpose", "mean", "sum",
-    "contiguous", "clone", "unflatten", "movedim",
+    "neg", "view", "reshape", "flatten", "squeeze", "unsqueeze", "permute", "transpose", "mean", "sum", "contiguous",
+    "clone", "unflatten", "movedim",
+}  # fmt: skip
+_SUMS = {operator.add, operator.sub, torch.add, torch.sub, "add", "sub"}
+_JOINS = {torch.cat, torch.concat, torch.stack}
+_INPLACE = {  # read as their out-of-place forms, where nothing else looks at the memory
+    operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
 }  # fmt: skip
 _LINEAR_MODULES = (
     nn.Identity, nn.Flatten, nn.Unflatten, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d,
     nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.PixelShuffle, nn.PixelUnshuffle,
 )  # fmt: skip
+# Those of the above whose output may share memory with their input.
+_ALIASING = {
+    operator.getitem, torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, torch.permute, torch.transpose,
+    torch.movedim, F.pixel_shuffle, F.pixel_unshuffle, "view", "reshape", "flatten", "squeeze", "unsqueeze", "permute",
+    "transpose", "contiguous", "unflatten", "movedim",
+}  # fmt: skip
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 _SCALINGS = {operator.mul, operator.truediv, torch.mul, torch.div}  # linear where the other operand is a number
 _SHAPE_METHODS = {"size", "dim", "numel", "stride"}
@@ -64,14 +78,14 @@ _CONVOLUTIONS = {F.conv1d: 1, F.conv2d: 2, F.conv3d: 3}
 _CONV_MODULES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
-# -- steps: each knows value, adjoint and tangent of one x-dependent node ------------------------------------------------
+# -- steps: each knows value, adjoint and tangent of one x-dependent node ----------------------------------------------
 
 
 class _Plumbing:
-    """A parameter-free linear operation on one or several tensors."""
+    """A parameter-free linear operation on one or several tensors; ``aliasing``: its output may be a view of them."""
 
-    def __init__(self, call: Callable[..., Tensor], inputs: list[fx.Node]) -> None:
-        self.call, self.inputs = call, inputs
+    def __init__(self, call: Callable[..., Tensor], inputs: list[fx.Node], aliasing: bool) -> None:
+        self.call, self.inputs, self.aliasing = call, inputs, aliasing
 
     def forward(self, values: list[Tensor]) -> Tensor:
         with torch.enable_grad():
@@ -128,10 +142,10 @@ class _Layer:
         self.parameter, self.bias, self.inputs, self.activation = weight, bias, inputs, activation
 
     def forward(self, values: list[Tensor]) -> Tensor:
-        self.h = values[0]
-        self.weight = self.parameter.detach().to(self.h.dtype)
-        bias = None if self.bias is None else self.bias.detach().to(self.h.dtype)
-        z = self.apply(self.h, bias)
+        self.dtype_in, dtype = values[0].dtype, _layer_dtype(values[0])
+        self.h = values[0].to(dtype)
+        self.weight = self.parameter.detach().to(dtype)
+        z = self.apply(self.h, None if self.bias is None else self.bias.detach().to(dtype))
         if self.activation is None:
             return z
         self.y = F.leaky_relu_(z, self.activation)
@@ -141,10 +155,10 @@ class _Layer:
         if self.activation is not None:
             d = leaky_mask_mul(d, self.y, self.activation)
         self.d = d
-        return [self.adjoint_data(d)]
+        return [self.adjoint_data(d).to(self.dtype_in)]
 
     def tangent(self, tangents: list[Tensor]) -> Tensor:
-        self.t = tangents[0]
+        self.t = tangents[0].to(self.h.dtype)
         out = self.apply(self.t, None)
         return out if self.activation is None else leaky_mask_mul(out, self.y, self.activation)
 
@@ -167,7 +181,7 @@ class _Linear(_Layer):
         return d @ self.weight
 
     def weight_gradient(self) -> Tensor:
-        return self.d.flatten(0, -2).t() @ self.t.flatten(0, -2)
+        return self.d.reshape(-1, self.d.shape[-1]).t() @ self.t.reshape(-1, self.t.shape[-1])
 
 
 class _Convolution(_Layer):
@@ -176,6 +190,8 @@ class _Convolution(_Layer):
         self.geometry = (stride, padding, dilation, transposed, output_padding, groups)
 
     def apply(self, h: Tensor, bias: Tensor | None) -> Tensor:
+        if h.dim() != self.weight.dim():
+            raise NotPiecewiseLinear("a convolution is given an input without batch dimension")
         return torch.ops.aten.convolution(h, self.weight, bias, *self.geometry)
 
     def adjoint_data(self, d: Tensor) -> Tensor:
@@ -188,19 +204,76 @@ class _Convolution(_Layer):
         return torch.ops.aten.convolution_backward(d, h, self.weight, None, *self.geometry, need)
 
 
+def _layer_dtype(h: Tensor) -> torch.dtype:
+    """The dtype in which a convolution or linear layer computes, given its input: autocast's where that is on."""
+    device = h.device.type
+    cast = torch.is_autocast_enabled(device) and h.dtype != torch.float64
+    return torch.get_autocast_dtype(device) if cast else h.dtype
+
+
 # -- recognising -------------------------------------------------------------------------------------------------------
+
+
+class _Proxy(fx.Proxy):
+    """Records ``h += y`` as such; fx's own reads it as ``h = h + y`` and does not see what other names of h become."""
+
+
+def _record_inplace(operation: Callable) -> Callable:
+    def method(self: fx.Proxy, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operation, (self, other), {})
+
+    return method
+
+
+for _operation in _INPLACE:
+    setattr(_Proxy, f"__{_operation.__name__}__", _record_inplace(_operation))
 
 
 class _Tracer(fx.Tracer):
     """Looks into user modules; torch's own layers and fastgan's fused ones are leaves."""
+
+    def __init__(self, n_args: int) -> None:
+        super().__init__()
+        self.n_args, self.autocast = n_args, _autocast_state()
 
     def is_leaf_module(self, m: nn.Module, qualified_name: str) -> bool:
         if isinstance(m, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
             return False
         return type(m).__module__.startswith("torch.nn") or hasattr(m, "piecewise_linear_form")
 
+    def create_args_for_root(self, root_fn, is_module, concrete_args=None):
+        """Leaves out the arguments that are not given, so that ``if label is None`` sees their defaults."""
+        function, arguments = super().create_args_for_root(root_fn, is_module, concrete_args)
+        return function, arguments[: 2 + self.n_args]  # the module, x and n_args
+
+    def create_node(self, *args, **kwargs) -> fx.Node:
+        if not torch.is_grad_enabled() or _autocast_state() != self.autocast:
+            raise NotPiecewiseLinear("its forward switches gradients or autocast on or off")
+        return super().create_node(*args, **kwargs)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
+
+class _RefuseTensorWork(TorchDispatchMode):
+    """While fx traces, x is a proxy: what is computed on real tensors (weights, noise, buffers) is not in the graph."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        raise NotPiecewiseLinear(f"its forward computes {func} on tensors other than its input")
+
+
+def _autocast_state() -> tuple[bool, bool]:
+    return torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+
 
 def _refuse_what_fx_cannot_see(critic: nn.Module) -> None:
+    kinds = {parameter.kind for parameter in inspect.signature(critic.forward).parameters.values()}
+    if kinds - {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}:
+        raise NotPiecewiseLinear("its forward takes *args, **kwargs or keyword-only arguments")
+    if type(critic).__call__ is not nn.Module.__call__:
+        raise NotPiecewiseLinear("it overrides __call__")
+    if nn.modules.module._has_any_global_hook():
+        raise NotPiecewiseLinear("hooks on all modules are registered")
     for name, module in critic.named_modules():
         where = name or type(critic).__name__
         if any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)):
@@ -213,16 +286,16 @@ def _refuse_what_fx_cannot_see(critic: nn.Module) -> None:
 
 def _traced(critic: nn.Module, n_args: int) -> fx.Graph:
     """The critic's graph; a forward that writes to its module while traced is put back and refused."""
-    before = {m: dict(m.__dict__) for m in critic.modules() if not type(m).__module__.startswith("torch.nn")}
+    before = [_Attributes(m) for m in critic.modules()]
     try:
-        graph = _Tracer().trace(critic)
+        with torch.enable_grad(), _RefuseTensorWork():
+            graph = _Tracer(n_args).trace(critic)
+    except NotPiecewiseLinear:
+        raise
     except Exception as error:  # control flow on data, len() of a proxy, ...: fx raises many kinds
-        raise NotPiecewiseLinear(f"torch.fx cannot trace it ({str(error).splitlines()[0]})") from error
+        raise NotPiecewiseLinear(f"torch.fx cannot trace it ({(str(error).splitlines() or [error])[0]})") from error
     finally:
-        changed = [m for m, attributes in before.items() if _differs(m.__dict__, attributes)]
-        for m in changed:
-            m.__dict__.clear()
-            m.__dict__.update(before[m])
+        changed = [attributes.module for attributes in before if attributes.restore()]
     if changed:
         raise NotPiecewiseLinear(f"{type(changed[0]).__name__}.forward writes to its module")
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
@@ -232,8 +305,36 @@ def _traced(critic: nn.Module, n_args: int) -> fx.Graph:
     return graph
 
 
-def _differs(now: dict[str, Any], before: dict[str, Any]) -> bool:
-    return now.keys() != before.keys() or any(now[k] is not before[k] for k in before)
+class _Attributes:
+    """A module's attributes, and the contents of those that are lists, dicts or sets, as they were."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module, self.values = module, dict(module.__dict__)
+        self.contents = [(v, v.copy()) for v in self.values.values() if isinstance(v, (list, dict, set))]
+
+    def restore(self) -> bool:
+        """Put everything back; whether anything had changed."""
+        changed = _differs(self.module.__dict__, self.values)
+        if changed:
+            self.module.__dict__.clear()
+            self.module.__dict__.update(self.values)
+        for container, content in self.contents:
+            if _differs(container, content):
+                changed = True
+                container.clear()
+                (container.extend if isinstance(container, list) else container.update)(content)
+        return changed
+
+
+def _differs(now: Any, before: Any) -> bool:
+    """Whether two lists, dicts or sets hold other objects (equal ones count as others)."""
+    if len(now) != len(before):
+        return True
+    if isinstance(now, dict):
+        return any(k not in now or now[k] is not v for k, v in before.items())
+    if isinstance(now, set):
+        return now != before
+    return any(a is not b for a, b in zip(now, before, strict=True))
 
 
 class Program:
@@ -256,7 +357,7 @@ class Program:
 
     # building: which node is what
     def _build(self) -> None:
-        self.arguments = [node for node in self.graph.nodes if node.op == "placeholder"]
+        self.arguments = [node for node in self.graph.nodes if node.op == "placeholder"]  # more than are given, maybe
         self.x = self.arguments[0]
         self._dependent.add(self.x)
         for node in self.graph.nodes:
@@ -294,32 +395,52 @@ class Program:
             return self._module_step(node, self.modules[node.target], inputs)
         if node.op == "call_function":
             return self._function_step(node, node.target, inputs)
-        if node.op == "call_method" and node.target in _LINEAR_METHODS and "alpha" not in node.kwargs:
-            return self._plumbing(node, lambda first, *a, **k: getattr(first, node.target)(*a, **k))
+        if node.op == "call_method":
+            if node.target in _SUMS:
+                return self._sum(node, getattr(Tensor, node.target))
+            if node.target in _LINEAR_METHODS:
+                # A tangent may have other strides than the value it belongs to: view it as reshape does.
+                return self._plumbing(node, getattr(Tensor, "reshape" if node.target == "view" else node.target))
         raise NotPiecewiseLinear(f"operation {node.target!r} is not known to be piecewise linear")
 
-    def _plumbing(self, node: fx.Node, function: Callable[..., Tensor]) -> _Plumbing:
-        inputs = list(dict.fromkeys(n for n in node.all_input_nodes if n in self._dependent))
+    def _plumbing(
+        self, node: fx.Node, function: Callable[..., Tensor], in_tangent: Callable[[Any], Any] = lambda c: c
+    ) -> _Plumbing:
+        """``in_tangent``: what an argument that does not depend on x becomes where tangents go through."""
+        inputs = [n for n in node.all_input_nodes if n in self._dependent]
 
         def call(*values: Tensor, tangent: bool = False) -> Tensor:
             given = dict(zip(inputs, values, strict=True))
 
-            def lookup(n: fx.Node) -> Any:
-                if n in given:
-                    return given[n]
-                constant = self.constants[n]
-                return torch.zeros_like(constant) if tangent and isinstance(constant, Tensor) else constant
+            def lookup(argument: Any) -> Any:
+                if isinstance(argument, fx.Node):
+                    if argument in given:
+                        return given[argument]
+                    argument = self.constants[argument]
+                return in_tangent(argument) if tangent else argument
 
-            return function(*fx.node.map_arg(node.args, lookup), **fx.node.map_arg(node.kwargs, lookup))
+            return function(*fx.node.map_aggregate(node.args, lookup), **fx.node.map_aggregate(node.kwargs, lookup))
 
-        return _Plumbing(call, inputs)
+        aliasing = node.op == "call_module" or node.target in _ALIASING
+        return _Plumbing(call, inputs, aliasing)
+
+    def _sum(self, node: fx.Node, function: Callable[..., Tensor]) -> _Plumbing:
+        """x + constant is linear but for the constant, tensor or number, which the tangent does not see."""
+        if len(node.args) + len(node.kwargs) != 2 or "alpha" in node.kwargs:
+            raise NotPiecewiseLinear(f"{node.name} has more than two operands")
+        return self._plumbing(node, function, lambda c: torch.zeros_like(c) if isinstance(c, Tensor) else 0)
 
     def _function_step(self, node: fx.Node, function: Callable[..., Any], inputs: list[fx.Node]) -> Any:
-        if function in (operator.add, operator.sub, torch.add, torch.sub) and not all(
-            isinstance(a, fx.Node) for a in node.args
-        ):
-            return self._shift(node)
-        if function in _LINEAR_FUNCTIONS and "alpha" not in node.kwargs:
+        if function in _INPLACE:
+            if node.args[0] not in inputs:
+                raise NotPiecewiseLinear(f"{node.name} changes a tensor that is not computed from its input")
+            self._refuse_other_readers(node, node.args[0])
+            function = _INPLACE[function]
+        if function in _SUMS:
+            return self._sum(node, function)
+        if function in _JOINS:
+            return self._plumbing(node, function, lambda c: torch.zeros_like(c) if isinstance(c, Tensor) else c)
+        if function in _LINEAR_FUNCTIONS:
             return self._plumbing(node, function)
         if function in _SCALINGS and sum(isinstance(a, fx.Node) for a in node.args) == 1 and not node.kwargs:
             if function in (operator.truediv, torch.div) and not isinstance(node.args[0], fx.Node):
@@ -334,24 +455,21 @@ class Program:
         name = getattr(function, "__name__", function)
         raise NotPiecewiseLinear(f"operation {name!r} is not known to be piecewise linear")
 
-    def _shift(self, node: fx.Node) -> _Plumbing:
-        """x + number: linear but for the constant, which the tangent does not see."""
-        if len(node.all_input_nodes) != 1 or node.kwargs:
-            raise NotPiecewiseLinear("it adds something that is neither tensor nor number")
-        negated = node.target in (operator.sub, torch.sub) and not isinstance(node.args[0], fx.Node)
-        plain = self._plumbing(node, node.target)
-
-        def call(value: Tensor, tangent: bool = False) -> Tensor:
-            return (-value if negated else value) if tangent else plain.call(value)
-
-        return _Plumbing(call, plain.inputs)
-
     def _activation(self, node: fx.Node, inputs: list[fx.Node], negative_slope: float, inplace: bool) -> _Activation:
-        if inplace and len(inputs[0].users) > 1:
-            raise NotPiecewiseLinear(f"{node.name} changes a tensor in place that is used elsewhere")
+        if inplace:
+            self._refuse_other_readers(node, inputs[0])
         if not isinstance(negative_slope, (int, float)) or negative_slope < 0:
             raise NotPiecewiseLinear(f"{node.name} has negative_slope {negative_slope}")
         return _Activation(float(negative_slope), inputs)
+
+    def _refuse_other_readers(self, node: fx.Node, changed: fx.Node) -> None:
+        """``node`` writes to the memory of ``changed``, which may be a view of what its own inputs hold."""
+        if len(changed.users) > 1:
+            raise NotPiecewiseLinear(f"{node.name} changes a tensor in place that is used elsewhere")
+        step = self.steps.get(changed)
+        if isinstance(step, _Plumbing) and step.aliasing:
+            for source in step.inputs:
+                self._refuse_other_readers(node, source)
 
     def _module_step(self, node: fx.Node, module: nn.Module, inputs: list[fx.Node]) -> Any:
         if len(node.args) != 1 or node.kwargs or len(inputs) != 1:
@@ -395,7 +513,7 @@ class Program:
 
         def per_axis(name: str, default: int) -> list[int]:
             value = bound.get(name, default)
-            if isinstance(value, str) or isinstance(value, fx.Node):
+            if isinstance(value, (str, fx.Node)):
                 raise NotPiecewiseLinear(f"{node.name}: {name}={value!r}")
             return [value] * spatial if isinstance(value, int) else list(value)
 
@@ -428,8 +546,6 @@ class Program:
 
     def _forward(self, x_hat: Tensor, critic_args: tuple) -> dict[fx.Node, Any]:
         values: dict[fx.Node, Any] = dict(zip(self.arguments, (x_hat, *critic_args)))  # noqa: B905
-        for node in self.arguments[1 + len(critic_args) :]:
-            values[node] = node.args[0]  # its default
         self.constants = values
         last_use = {n: node for node in self.graph.nodes for n in node.all_input_nodes}
         for node in self.graph.nodes:

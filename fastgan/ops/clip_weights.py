@@ -41,8 +41,10 @@ def clip_weights_(parameters: torch.Tensor | Iterable[torch.Tensor], clip_value:
     Call it after the optimiser's step. Not differentiable; tensors that require grad are updated as under no_grad, and
     a graph that saved their old values raises autograd's "modified by an inplace operation" in backward.
     """
+    if not isinstance(parameters, Iterable):  # a module, as a rule
+        raise TypeError(f"clip_weights_: parameters is {type(parameters).__name__}; it takes tensors: x.parameters()")
     params = [parameters] if isinstance(parameters, torch.Tensor) else list(parameters)
-    if not clip_value > 0:
+    if not isinstance(clip_value, (int, float)) or not clip_value > 0:
         raise ValueError(f"clip_weights_: clip_value is {clip_value}; it takes a number above 0")
     for i, p in enumerate(params):
         if not isinstance(p, torch.Tensor) or not p.is_floating_point():

@@ -10,10 +10,10 @@ is derived in _piecewise_linear.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Real
 
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 
 from fastgan.ops import _piecewise_linear
 from fastgan.ops._penalty_ops import interpolate, penalty
@@ -27,18 +27,34 @@ class _AnalyticPenalty(torch.autograd.Function):
     """P as a function of the critic's weights; forward computes their gradients along with it."""
 
     @staticmethod
-    def forward(ctx, program, x_hat, critic_args, weight, target, one_sided, *parameters):
-        needed = any(ctx.needs_input_grad)
+    def forward(ctx, program, x_hat, critic_args, weight, target, one_sided, needed, *parameters):
         value, gradients = program.run(x_hat, critic_args, weight, target, one_sided, needed)
         if needed:
             ctx.save_for_backward(*(gradients.get(p) for p in parameters))
         return value
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, cotangent):
-        gradients = (None if g is None else g * cotangent.to(g.dtype) for g in ctx.saved_tensors)
-        return None, None, None, None, None, None, *gradients
+        gradients = [None if g is None else g * cotangent.to(g.dtype) for g in ctx.saved_tensors]
+        if torch.is_grad_enabled():  # create_graph=True: the gradients are no functions of the weights here
+            gradients = [
+                None if g is None else _NoSecondDerivative.apply(g.detach().requires_grad_()) for g in gradients
+            ]
+        return *[None] * 7, *gradients
+
+
+class _NoSecondDerivative(torch.autograd.Function):
+    """The identity; its backward raises. once_differentiable would take the gradients for constants, in silence."""
+
+    @staticmethod
+    def forward(ctx, gradient):
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        raise RuntimeError(
+            "gradient_penalty: the analytic penalty is differentiable once; method='autograd' is as often as the critic"
+        )
 
 
 @torch.compiler.disable
@@ -72,9 +88,12 @@ def gradient_penalty(
     parameters (by "autograd" as often as the critic is). Runs eager inside a compiled function.
 
     Raises:
-        ValueError: wrong shapes or options; or method="analytic" for a critic it does not cover, with the reason.
+        ValueError, TypeError: wrong shapes or options; or method="analytic" for a critic it does not cover, and why.
     """
-    _check(real, fake, epsilon, method)
+    _check(critic, real, fake, weight, target, critic_args, epsilon, method)
+    if torch.is_inference_mode_enabled():  # whose tensors have no gradients at all, not even inside enable_grad
+        with torch.inference_mode(False), torch.no_grad():
+            return gradient_penalty(critic, real, fake, weight, target, one_sided, critic_args, epsilon, method)
     real, fake = real.detach(), fake.detach()
     if epsilon is None:
         epsilon = torch.rand(len(real), device=real.device, dtype=real.dtype)
@@ -83,26 +102,32 @@ def gradient_penalty(
     if method != "autograd":
         try:
             program = _piecewise_linear.trace(_as_module(critic), len(critic_args))
+            parameters = program.parameters
+            needed = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
+            return _AnalyticPenalty.apply(
+                program, x_hat, tuple(critic_args), weight, target, one_sided, needed, *parameters
+            )
         except _piecewise_linear.NotPiecewiseLinear as reason:
             if method == "analytic":
                 raise ValueError(
-                    f"gradient_penalty: method='analytic' does not cover this critic: {reason}. Use 'auto' or 'autograd'."
+                    f"gradient_penalty: method='analytic' does not cover this critic: {reason}; 'auto' does"
                 ) from None
-        else:
-            parameters = program.parameters
-            return _AnalyticPenalty.apply(
-                program, _autocast(x_hat), tuple(critic_args), weight, target, one_sided, *parameters
-            )
     return _double_backward(critic, x_hat, critic_args, weight, target, one_sided)
 
 
 def _double_backward(critic, x_hat, critic_args, weight, target, one_sided) -> torch.Tensor:
     create_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
+    # Compiled submodules run eager: what torch.compile makes has no second derivative.
+    with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
         logits = critic(x_hat.requires_grad_(), *critic_args)
         if not isinstance(logits, torch.Tensor):
             raise ValueError(f"gradient_penalty: critic returned {type(logits).__name__}; it has to return one tensor")
-        (grad,) = torch.autograd.grad(logits, x_hat, torch.ones_like(logits), create_graph=create_graph)
+        grad = None
+        if logits.requires_grad:
+            ones = torch.ones_like(logits)
+            (grad,) = torch.autograd.grad(logits, x_hat, ones, create_graph=create_graph, allow_unused=True)
+    if grad is None:
+        raise ValueError("gradient_penalty: critic's output does not depend on its input in a differentiable way")
     return penalty(grad, weight, target, one_sided)
 
 
@@ -124,15 +149,14 @@ def _as_module(critic) -> nn.Module:
     return critic
 
 
-def _autocast(x_hat: torch.Tensor) -> torch.Tensor:
-    """Under autocast the analytic sweeps run in autocast's dtype, as the critic's layers would."""
-    device = x_hat.device.type
-    if torch.is_autocast_enabled(device) and x_hat.dtype != torch.float64:
-        return x_hat.to(torch.get_autocast_dtype(device))
-    return x_hat
-
-
-def _check(real, fake, epsilon, method) -> None:
+def _check(critic, real, fake, weight, target, critic_args, epsilon, method) -> None:
+    if not callable(critic):
+        raise TypeError(f"gradient_penalty: critic is {type(critic).__name__}; it takes a module or a function")
+    for name, number in (("weight", weight), ("target", target)):
+        if not isinstance(number, Real):
+            raise TypeError(f"gradient_penalty: {name} is {type(number).__name__}; it takes a number")
+    if not isinstance(critic_args, (tuple, list)):
+        raise TypeError(f"gradient_penalty: critic_args is {type(critic_args).__name__}; it takes a tuple, (labels,)")
     if method not in METHODS:
         raise ValueError(f"gradient_penalty: method is {method!r}; it takes one of {', '.join(METHODS)}")
     for name, t in (("real", real), ("fake", fake)):
@@ -148,5 +172,6 @@ def _check(real, fake, epsilon, method) -> None:
             f"gradient_penalty: real is {real.dtype} on {real.device} and fake {fake.dtype} on {fake.device}; "
             "they take one dtype and device"
         )
-    if epsilon is not None and epsilon.numel() != len(real):
-        raise ValueError(f"gradient_penalty: epsilon has shape {tuple(epsilon.shape)}; it takes ({len(real)},)")
+    if epsilon is not None and (not isinstance(epsilon, torch.Tensor) or epsilon.numel() != len(real)):
+        got = f"shape {tuple(epsilon.shape)}" if isinstance(epsilon, torch.Tensor) else f"type {type(epsilon).__name__}"
+        raise ValueError(f"gradient_penalty: epsilon has {got}; it takes a tensor ({len(real)},)")

@@ -35,13 +35,13 @@ def make_grid(images: torch.Tensor, columns: int = 8, gap: int = 2) -> torch.Ten
     return grid
 
 
-def save_grid(images: torch.Tensor, path: str | Path, columns: int = 8) -> Path:
-    """Write ``make_grid(images, columns)`` as PNG, whole or not at all; makes the folder; returns the path."""
+def save_grid(images: torch.Tensor, path: str | Path, columns: int = 8, gap: int = 2) -> Path:
+    """Write ``make_grid(images, columns, gap)`` as PNG, whole or not at all; makes the folder; returns the path."""
     try:
         from PIL import Image
     except ImportError as error:
         raise ImportError("pictures need Pillow: pip install pillow") from error
-    picture = Image.fromarray(make_grid(images, columns).squeeze(2).numpy())
+    picture = Image.fromarray(make_grid(images, columns, gap).squeeze(2).numpy())
     path = Path(path)
     write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))
     return path

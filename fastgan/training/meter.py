@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 __all__ = ["Meter"]
@@ -27,15 +25,11 @@ class Meter:
             self.counts[name] = 1
 
     def means(self) -> dict[str, float]:
-        """Mean of every name since the last reset. The only place that synchronises with the device."""
+        """Mean of every name since the last reset; waits for the device. A NaN or infinite value shows in its mean."""
         if not self.sums:
             return {}
         totals = torch.stack(list(self.sums.values())).tolist()
         return {name: total / self.counts[name] for name, total in zip(self.sums, totals, strict=True)}
-
-    def not_finite(self) -> dict[str, float]:
-        """Those names whose sum became NaN or infinite: one bad value in the interval is enough."""
-        return {name: mean for name, mean in self.means().items() if not math.isfinite(mean)}
 
     def reset(self) -> None:
         self.sums.clear()

@@ -56,7 +56,7 @@ class RunFolder:
 
     # -- opening and closing -------------------------------------------------------------------------------------------
     def open(self, config: dict[str, Any], resume: str) -> dict[str, Any] | None:
-        """Make or enter the folder; the state to go on from, or None for a fresh run. Changes nothing if it raises.
+        """Lock the folder (made if need be); the state to go on from, or None for a fresh run. ``begin`` follows.
 
         ``resume``: "auto" goes on from a checkpoint where there is one, "must" demands one, "never" demands none.
 
@@ -71,12 +71,16 @@ class RunFolder:
             recorded = state["config"] if state else self._read_config()
             if recorded is not None:
                 self._compare(recorded, config)
-            self._write_config(config)
-            self.cut(state["step"] if state else 0)
         except BaseException:
             self.close()
             raise
         return state
+
+    def begin(self, config: Mapping[str, Any], step: int) -> None:
+        """Record the options and forget what lies behind ``step``, once nothing can be refused any more."""
+        text = json.dumps(config, indent=2) + "\n"
+        write_atomically(self.config_file, lambda temporary: temporary.write_text(text))
+        self.cut(step)
 
     def close(self) -> None:
         if self._lock is not None:
@@ -165,10 +169,6 @@ class RunFolder:
             log.warning(
                 "the run goes on, but not bit for bit, since the environment changed: %s", "; ".join(environment)
             )
-
-    def _write_config(self, config: Mapping[str, Any]) -> None:
-        text = json.dumps(config, indent=2) + "\n"
-        write_atomically(self.config_file, lambda temporary: temporary.write_text(text))
 
     # -- records -------------------------------------------------------------------------------------------------------
     def cut(self, step: int) -> None:

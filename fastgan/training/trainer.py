@@ -8,6 +8,7 @@ lies on disk in run_folder.py, the order of the data in batches.py, what the arg
 from __future__ import annotations
 
 import copy
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -69,13 +70,13 @@ class Trainer:
     ema_decay
         Of the averaged generators that samples and metrics use; 0 switches averaging off. Short runs average over less.
     log_every, sample_every, metric_every, checkpoint_every
-        Steps between records, sample grids, measurements, checkpoints; None: never. All are due at the last step too.
+        Steps between records, sample grids, measurements, checkpoints; None: never. All happen at the last step too.
     metric
         ``metric(architecture) -> (name, value, lower_is_better)``; the best checkpoint is kept by it.
     num_workers
         Processes that read data ahead; the batches are the same with any number.
     resume
-        ``"auto"``: go on with the run in ``out`` if there is one; ``"must"`` there has to be; ``"never"`` there must not.
+        ``"auto"``: go on with the run in ``out``, if any; ``"must"``: there has to be one; ``"never"``: there must not.
     callbacks
         More of ``fastgan.training.callbacks.Callback``, called after the built-in ones.
     strict
@@ -185,16 +186,20 @@ class Trainer:
             "environment": environment(self.device),
         }
 
-        # the run's present state; all of it is in the checkpoint
+        self._reset()
+
+    def _reset(self) -> None:
+        """Where a run begins; what a checkpoint holds besides networks and averages."""
         self.step = 0  # steps done since the run began
         self.stage_number = 0
         self.stage_step = 0  # steps done in this stage
+        self.batches.position = 0
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self._meter = Meter()
         self._images = 0  # since the last record
-        self._clock = 0.0
-        self._last = False
-        self._checked = False
+        self._clock = 0.0  # when the interval since the last record began
+        self._last = False  # whether this is the run's last step
+        self._checked = False  # whether a batch was looked at
         self._saved_step: int | None = None
 
     # -- the loop ------------------------------------------------------------------------------------------------------
@@ -206,21 +211,29 @@ class Trainer:
                 return self.architecture
             try:
                 state = self.run.open(self.config, self.resume) if self.run is not None else None
+                self._reset()
                 if state is not None:
                     self._load(state)
-                stages = _checked(self.architecture.stages(), type(self.architecture).__name__)
-                for callback in self.callbacks:
-                    callback.on_start(self)
-                self._train(stages, state)
+                if self.run is not None:
+                    self.run.begin(self.config, self.step)
+                self._train(_checked(self.architecture.stages(), type(self.architecture).__name__), state)
             finally:
                 self.batches.close()
-                for callback in self.callbacks:
-                    callback.on_end(self)
                 if self.run is not None:
                     self.run.close()
         return self.architecture
 
     def _train(self, stages: list[Stage], state: Mapping[str, Any] | None) -> None:
+        for callback in self.callbacks:
+            callback.on_start(self)
+        try:
+            self._walk(stages, state)
+        finally:
+            for callback in self.callbacks:
+                callback.on_end(self)
+
+    def _walk(self, stages: list[Stage], state: Mapping[str, Any] | None) -> None:
+        """All stages, from where ``state`` is (None: from the beginning)."""
         known = all(stage.steps is not None for stage in stages)
         total = min(self.steps, sum(stage.steps for stage in stages)) if known else self.steps
         self._clock = time.perf_counter()
@@ -281,9 +294,8 @@ class Trainer:
     def _walk_once(self) -> None:
         """The dry run: one step of every stage, then everything as it was."""
         before = copy.deepcopy((self.architecture.state_dict(), self.ema.state_dict()))
-        print(
-            f"{name_of(self.architecture)}: {self.batches.size} items, {self.batches.batches_per_epoch} batches an epoch"
-        )
+        batches = f"{self.batches.size} items, {self.batches.batches_per_epoch} batches an epoch"
+        print(f"{name_of(self.architecture)}: {batches}")
         for stage in _checked(self.architecture.stages(), type(self.architecture).__name__):
             self.stage_step = 0
             self._make_optimizers(stage)
@@ -299,7 +311,7 @@ class Trainer:
         self.ema.load_state_dict(before[1])
         self.architecture.zero_grad(set_to_none=True)
         self.batches.close()
-        self.step = self.stage_step = self.batches.position = 0
+        self._reset()
 
     # -- looking at the run --------------------------------------------------------------------------------------------
     def due(self, every: int | None) -> bool:
@@ -339,17 +351,19 @@ class Trainer:
 
     def _losses(self) -> dict[str, float]:
         """Means since the last record, by "phase/loss"; begins a new interval."""
-        self._stop_if_diverged()
         losses = self._meter.means()
+        self._stop_at([f"loss {name!r} is {value}" for name, value in losses.items() if not math.isfinite(value)])
         self._meter.reset()
         return losses
 
-    def _stop_if_diverged(self) -> None:
-        bad = [f"loss {name!r} is {value}" for name, value in self._meter.not_finite().items()]
-        if not bad:
-            weights = dict(self.architecture.named_parameters())
-            finite = torch.stack([weight.isfinite().all() for weight in weights.values()]).tolist()
-            bad = [f"weight {name!r} is not finite" for name, good in zip(weights, finite, strict=True) if not good]
+    def _check_weights(self) -> None:
+        weights = dict(self.architecture.named_parameters())
+        finite = torch.stack([weight.isfinite().all() for weight in weights.values()]).tolist()
+        self._stop_at(
+            [f"weight {name!r} is not finite" for name, good in zip(weights, finite, strict=True) if not good]
+        )
+
+    def _stop_at(self, bad: list[str]) -> None:
         if bad:
             kept = "no checkpoint was written"
             if self._saved_step is not None:
@@ -361,7 +375,7 @@ class Trainer:
     # -- state ---------------------------------------------------------------------------------------------------------
     def save(self) -> None:
         """Write the checkpoint that a run goes on from."""
-        self._stop_if_diverged()
+        self._check_weights()
         state = {
             **self._networks(),
             "stage": self.stage_number,
@@ -386,6 +400,8 @@ class Trainer:
 
     def _load(self, state: Mapping[str, Any]) -> None:
         load_networks(self.architecture, state["model"], self.run.path)
+        if set(state["ema"]["tensors"]) != set(self.ema.tensors):
+            raise CheckpointError(f"{self.run.path} averages other generators than {self.architecture.generators}")
         self.ema.load_state_dict(state["ema"])
         self.step = self._saved_step = state["step"]
         self.stage_number, self.stage_step = state["stage"], state["stage_step"]

@@ -11,6 +11,20 @@ from fastgan.registry import create
 
 from .walk import walk
 
+ONE_DIMENSIONAL = {  # as in the docstring of fastgan.architectures.gan
+    "image_size": 1,
+    "channels": 1,
+    "z_dim": 1,
+    "hidden": 32,
+    "maxout_units": 8,
+    "maxout_pieces": 3,
+    "input_dropout": 0,
+    "dropout": 0,
+    "init_generator": 0.5,
+    "init_discriminator": 0.5,
+    "lr_decay": 1.001,
+}
+
 
 def test_maxout_takes_the_largest_piece():
     layer = Maxout(1, units=2, pieces=2)
@@ -46,3 +60,19 @@ def test_k_discriminator_updates():
     gan = create("gan", image_size=1, channels=1, k=3)
     updates = walk(gan, iter([Batch(image=torch.randn(4, 1, 1, 1))] * 6), steps=2)
     assert updates == {("train", "discriminator"): 6, ("train", "generator"): 2}
+
+
+def test_one_dimensional_demonstration():
+    """Figure 1 of the paper in small: samples come to match the data, D can no longer tell, and D(x) is near 1/2."""
+    torch.manual_seed(3)
+    gan = create("gan", **ONE_DIMENSIONAL)
+    x = torch.linspace(-1.96, 1.96, 101).view(-1, 1, 1, 1)  # 95% of the data's mass
+
+    def doubt() -> float:
+        return (gan.discriminator(x).sigmoid() - 0.5).abs().max().item()
+
+    before = doubt()
+    walk(gan, (Batch(image=torch.randn(200, 1, 1, 1)) for _ in iter(int, 1)), steps=500)
+    samples = gan.sample(2000)
+    assert before > 0.1 and doubt() < 0.05
+    assert abs(samples.mean()) < 0.3 and 0.7 < samples.std() < 1.3

@@ -8,6 +8,7 @@ from torch import nn
 
 from fastgan.architectures.base import Architecture
 from fastgan.data.batch import Batch
+from fastgan.ops import gradient_penalty
 from fastgan.registry import create
 
 from .walk import batches_of, set_trainable, update, walk
@@ -115,3 +116,20 @@ def test_points_in_the_plane(name):
         update(phase, phase.optimizer(phase.parameters), Batch(image=torch.randn(4, 2, 1, 1)), step=0)
     with pytest.raises(ValueError, match="takes generator='mlp' and critic='mlp'"):
         create(name, image_size=1)
+
+
+@pytest.mark.parametrize("fuse", [False, True])
+@pytest.mark.parametrize("critic", ["dcgan", "mlp"])
+def test_wgan_gp_s_critics_have_the_analytic_penalty(critic, fuse):
+    """They are piecewise linear, so that the cheaper of the penalty's two ways is open; both give the same."""
+    model = create("wgan_gp", **SMALL, critic=critic, hidden=8, fuse=fuse)
+    real, fake, epsilon = torch.randn(4, 3, 16, 16), torch.randn(4, 3, 16, 16), torch.rand(4)
+    values, grads = [], []
+    for method in ("analytic", "autograd"):
+        penalty = gradient_penalty(model.critic, real, fake, epsilon=epsilon, method=method)
+        values.append(penalty)
+        grads.append(torch.autograd.grad(penalty, list(model.critic.parameters()), allow_unused=True))
+    torch.testing.assert_close(*values)
+    for a, b in zip(*grads, strict=True):
+        if a is not None and b is not None:
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)

@@ -1,55 +1,14 @@
-"""Where the CUDA toolkit is, and the compilers' calls that the tests of this folder share."""
+"""csrc/cuda as a shared library for the CPU, built once a session."""
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import subprocess
-from pathlib import Path
-
 import pytest
 
-HERE = Path(__file__).resolve().parent
-CUDA_SOURCES = HERE.parent.parent / "csrc" / "cuda"
-HOST_FLAGS = ["-std=c++20", "-O1", "-Wall", "-Wno-unknown-pragmas", "-Werror", "-DFASTGAN_MAX_VECTORS_PER_LAUNCH=512u"]
-
-
-def toolkit_include() -> Path | None:
-    """The folder with cuda_runtime_api.h: CUDA_HOME's, CUDA_PATH's, the one of the nvcc on PATH, or the usual place."""
-    roots = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), _root_of_nvcc(), "/usr/local/cuda"]
-    for root in filter(None, roots):
-        include = Path(root) / "include"
-        if (include / "cuda_runtime_api.h").is_file():
-            return include
-    return None
-
-
-def _root_of_nvcc() -> str | None:
-    """What nvcc itself calls its top folder; the nvcc on PATH may be a wrapper script somewhere else."""
-    nvcc = shutil.which("nvcc")
-    if nvcc is None:
-        return None
-    dry_run = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-c", os.devnull], capture_output=True, text=True)
-    found = re.search(r"^#\$ TOP=(.*)$", dry_run.stderr, re.MULTILINE)
-    return found and found[1].strip()
-
-
-def compile_for_host(output: Path, source: Path, *flags: str, kernels: Path = CUDA_SOURCES) -> Path:
-    """g++ ``source`` over the executor and the kernel sources in ``kernels``; skips where the toolkit is missing."""
-    compiler, include = shutil.which("g++"), toolkit_include()
-    if compiler is None:
-        pytest.skip("running CUDA kernels on the CPU needs g++, which is not on PATH")
-    if include is None:
-        pytest.skip("running CUDA kernels on the CPU needs the CUDA toolkit's headers (cuda_runtime_api.h); none found")
-    command = [compiler, *HOST_FLAGS, *flags, f"-I{HERE}", f"-I{kernels}", "-isystem", str(include), str(source)]
-    done = subprocess.run([*command, "-o", str(output)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return output
+from cuda_on_host.structs import Kernels
+from cuda_on_host.toolchain import HERE, compile_for_host
 
 
 @pytest.fixture(scope="session")
-def kernels_library(tmp_path_factory) -> Path:
-    """csrc/cuda as a shared library for the CPU, built once a session."""
-    folder = tmp_path_factory.mktemp("cuda_on_host")
-    return compile_for_host(folder / "kernels.so", HERE / "kernels.cpp", "-shared", "-fPIC")
+def kernels(tmp_path_factory) -> Kernels:
+    output = tmp_path_factory.mktemp("cuda_on_host") / "kernels.so"
+    return Kernels(compile_for_host(output, HERE / "kernels.cpp", "-O1", "-shared", "-fPIC"))

@@ -446,14 +446,14 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 threads, size_t dynamic_shared
     throw std::runtime_error("cuda_on_host: invalid launch: " + std::to_string(blocks) + " blocks of " +
                              std::to_string(size) + " threads");
   }
-  if ((sizeof(std::decay_t<P>) + ... + 0) > 4096 + 256) throw std::runtime_error("cuda_on_host: kernel parameters exceed 4 KiB");
+  if ((sizeof(std::decay_t<P>) + ... + 0) > 4096) throw std::runtime_error("cuda_on_host: kernel parameters over 4 KiB");
   if (dynamic_shared > kDynamicSharedLimit) throw std::runtime_error("cuda_on_host: too much dynamic shared memory");
-  std::unique_ptr<unsigned char, void (*)(void*)> shared(static_cast<unsigned char*>(std::malloc(dynamic_shared)), std::free);
+  const std::unique_ptr<void, void (*)(void*)> shared(std::malloc(dynamic_shared), std::free);
   block.body = [](void* body) { (*static_cast<Call*>(body))(); };
   block.body_argument = &call;
   block.thread_extent = threads;
   block.grid_extent = grid;
-  block.dynamic_shared = shared.get();
+  block.dynamic_shared = static_cast<unsigned char*>(shared.get());
   prepare_threads(threads);
   for (uint64_t i = 0; i < blocks; ++i) {
     const uint64_t b = options.order == Order::Reverse ? blocks - 1 - i : i;
@@ -480,29 +480,29 @@ T read_modify_write(T* p, F&& f) {  // threads switch at waits only, so this is 
 #define blockDim (::cuda_on_host::block.thread_extent)
 #define gridDim (::cuda_on_host::block.grid_extent)
 
-using CudaOnHostWhere = cuda_on_host::Where;
+#define CUDA_ON_HOST_WHERE ::cuda_on_host::Where where = ::cuda_on_host::Where::current()
 
-inline void __syncthreads(CudaOnHostWhere where = CudaOnHostWhere::current()) { cuda_on_host::block_barrier(where); }
-inline void __syncwarp(unsigned mask = 0xffffffffu, CudaOnHostWhere where = CudaOnHostWhere::current()) {
+inline void __syncthreads(CUDA_ON_HOST_WHERE) { cuda_on_host::block_barrier(where); }
+inline void __syncwarp(unsigned mask = 0xffffffffu, CUDA_ON_HOST_WHERE) {
   cuda_on_host::warp_collective<int, int>(mask, 0, [](auto&&, unsigned, unsigned) { return 0; }, "__syncwarp", where);
 }
 template <class T>
-T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, CudaOnHostWhere where = CudaOnHostWhere::current()) {
+T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, CUDA_ON_HOST_WHERE) {
   const auto source = [=](unsigned l) { return l % width + delta < unsigned(width) ? l + delta : l; };
   return cuda_on_host::shuffle(mask, value, source, "__shfl_down_sync", where);
 }
 template <class T>
-T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, CudaOnHostWhere where = CudaOnHostWhere::current()) {
+T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, CUDA_ON_HOST_WHERE) {
   const auto source = [=](unsigned l) { return l % width >= delta ? l - delta : l; };
   return cuda_on_host::shuffle(mask, value, source, "__shfl_up_sync", where);
 }
 template <class T>
-T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32, CudaOnHostWhere where = CudaOnHostWhere::current()) {
+T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32, CUDA_ON_HOST_WHERE) {
   const auto source = [=](unsigned l) { return (l ^ lanes) / width <= l / width ? l ^ lanes : l; };
   return cuda_on_host::shuffle(mask, value, source, "__shfl_xor_sync", where);
 }
 template <class T>
-T __shfl_sync(unsigned mask, T value, int source, int width = 32, CudaOnHostWhere where = CudaOnHostWhere::current()) {
+T __shfl_sync(unsigned mask, T value, int source, int width = 32, CUDA_ON_HOST_WHERE) {
   struct Request {
     T value;
     int source;
@@ -513,7 +513,7 @@ T __shfl_sync(unsigned mask, T value, int source, int width = 32, CudaOnHostWher
   };
   return cuda_on_host::warp_collective<Request, T>(mask, Request{value, source}, answer, "__shfl_sync", where);
 }
-inline unsigned __ballot_sync(unsigned mask, int predicate, CudaOnHostWhere where = CudaOnHostWhere::current()) {
+inline unsigned __ballot_sync(unsigned mask, int predicate, CUDA_ON_HOST_WHERE) {
   const auto answer = [](auto&& all, unsigned, unsigned present) {
     unsigned bits = 0;
     for (unsigned l = 0; l < 32; ++l) {

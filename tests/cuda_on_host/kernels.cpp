@@ -42,7 +42,8 @@ extern "C" {
 int64_t size_of_params(int which) {
   const int64_t sizes[] = {sizeof(BnStatsParams),           sizeof(BnActParams),       sizeof(BnActBackwardReduceParams),
                            sizeof(BnActBackwardElemtParams), sizeof(ClipWeightsParams), sizeof(RmspropClipParams),
-                           sizeof(InterpolateParams),        sizeof(PenaltyParams),     sizeof(LeakyMaskMulParams)};
+                           sizeof(InterpolateParams),        sizeof(PenaltyParams),     sizeof(LeakyMaskMulParams),
+                           sizeof(InverseStdParams)};
   return sizes[which];
 }
 
@@ -55,6 +56,9 @@ const char* run_bn_stats(BnStatsParams p) {
   auto memory = workspace(bn_stats_workspace(p));
   p.workspace = memory.get();
   return guarded([&] { return bn_stats(p, nullptr); });
+}
+const char* run_inverse_std(InverseStdParams p) {
+  return guarded([&] { return inverse_std(p, nullptr); });
 }
 const char* run_bn_act(BnActParams p) {
   return guarded([&] { return bn_act(p, nullptr); });

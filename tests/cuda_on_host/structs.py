@@ -25,8 +25,12 @@ class BnChannels(c.Structure):
 class BnStatsParams(c.Structure):
     _fields_ = [
         ("z", _POINTER), ("shape", ImageShape), ("dtype", _INT), ("mean", _POINTER), ("var", _POINTER),
-        ("invstd", _POINTER), ("eps", _FLOAT), ("workspace", _POINTER),
+        ("workspace", _POINTER),
     ]  # fmt: skip
+
+
+class InverseStdParams(c.Structure):
+    _fields_ = [("var", _POINTER), ("invstd", _POINTER), ("channels", _SIZE), ("eps", _FLOAT)]
 
 
 class BnActParams(c.Structure):
@@ -98,6 +102,7 @@ PARAMS = {  # in the order of size_of_params in kernels.cpp
     "interpolate": InterpolateParams,
     "penalty": PenaltyParams,
     "leaky_mask_mul": LeakyMaskMulParams,
+    "inverse_std": InverseStdParams,
 }
 
 

@@ -72,7 +72,9 @@ class TinyGAN(Architecture):
         self.generator = nn.Sequential(
             nn.Linear(self.config.z_dim, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, size), nn.Tanh()
         )
-        self.discriminator = nn.Sequential(nn.Linear(size, width), nn.LeakyReLU(0.2), nn.Dropout(0.2), nn.Linear(width, 1))
+        self.discriminator = nn.Sequential(
+            nn.Linear(size, width), nn.LeakyReLU(0.2), nn.Dropout(0.2), nn.Linear(width, 1)
+        )
         self.register_buffer("history", torch.zeros(size))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
@@ -119,19 +121,18 @@ def spread(architecture: Architecture) -> tuple[str, float, bool]:
     return "spread", architecture.sample(16).std().item(), False
 
 
-SMALL: dict[str, dict] = {  # options that make a built-in architecture small enough to train here
+SMALL: dict[str, dict] = {  # small enough to train here; one that is not listed has its own defaults at 16 px
     "gan": {"image_size": 4, "channels": 1, "z_dim": 4, "hidden": 8, "maxout_units": 4},
     "dcgan": {"image_size": 16, "channels": 1, "z_dim": 8, "ngf": 4, "ndf": 4},
-    "wgan": {"image_size": 16, "channels": 1, "z_dim": 8, "ngf": 4, "ndf": 4},
+    "wgan": {"image_size": 16, "channels": 1, "z_dim": 8, "ngf": 4, "ndf": 4, "n_critic_warmup": 3},
     "wgan_gp": {"image_size": 16, "channels": 1, "z_dim": 8, "ngf": 4, "ndf": 4},
 }
 
 
-def build(name: str, out: str | None, steps: int, **options: object) -> fastgan.Trainer:
+def build(name: str, out: str | None, **options: object) -> fastgan.Trainer:
     """The trainer that the kill tests use, of TinyGAN or of a registered architecture."""
     torch.manual_seed(5)
     architecture = TinyGAN() if name == "tiny" else fastgan.create(name, **SMALL.get(name, {"image_size": 16}))
     data = Noisy(20, architecture.config.image_size, architecture.config.channels)
-    every = {"log_every": 3, "sample_every": 4, "metric_every": 6, "checkpoint_every": 5}
-    defaults = {"batch_size": 6, "seed": 3, "progress": False, "metric": spread, **every}
-    return fastgan.Trainer(architecture, data, steps=steps, out=out, **{**defaults, **options})
+    defaults = {"batch_size": 6, "seed": 3, "progress": False, "metric": spread}
+    return fastgan.Trainer(architecture, data, out=out, **{**defaults, **options})

@@ -1,0 +1,39 @@
+// BatchNorm and activation on the CPU, as the passes that the fused convolutions are made of (see conv_bn_act.h).
+#pragma once
+
+#include "ops/activation.h"
+#include "ops/stable.h"
+
+namespace fastgan::ops {
+
+struct CpuPasses {
+  // (mean, variance) of every channel of z (N, C, ...): biased, (C,), float32 or float64. Zeros for an empty batch.
+  static std::tuple<Tensor, Tensor> stats(const Tensor& z);
+
+  // 1 / sqrt(var + eps), in `dtype`.
+  static Tensor inverse_std(const Tensor& var, double eps, ScalarType dtype);
+
+  // y = act(gamma * (z - mean) * invstd + beta); y has z's shape and strides, and may be z.
+  static void normalize(const Tensor& z, const Tensor& mean, const Tensor& invstd, const OptionalTensor& gamma,
+                        const OptionalTensor& beta, Activation activation, double negative_slope, Tensor& y);
+
+  // y = act(y)
+  static void activate_(Tensor& y, Activation activation, double negative_slope);
+
+  // (sum g, sum g * xhat) over everything but the channel.
+  static std::tuple<Tensor, Tensor> backward_reduce(const Tensor& grad_y, const Tensor& y, const Tensor& z,
+                                                    const Tensor& mean, const Tensor& invstd, const OptionalTensor& gamma,
+                                                    const OptionalTensor& beta, Activation activation,
+                                                    double negative_slope);
+
+  // grad_z = gamma * invstd * (g - share * sum_g - xhat * share * sum_g_xhat)
+  static Tensor backward_elemt(const Tensor& grad_y, const Tensor& y, const Tensor& z, const Tensor& mean,
+                               const Tensor& invstd, const OptionalTensor& gamma, const OptionalTensor& beta,
+                               const OptionalTensor& sum_g, const OptionalTensor& sum_g_xhat, double share,
+                               Activation activation, double negative_slope);
+
+  // grad * act' from the activation's output y; y's strides.
+  static Tensor activation_backward(const Tensor& grad, const Tensor& y, Activation activation, double negative_slope);
+};
+
+}  // namespace fastgan::ops

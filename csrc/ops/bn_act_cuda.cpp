@@ -1,0 +1,224 @@
+// The ops bn_stats, bn_act, bn_act_backward_reduce and bn_act_backward_elemt on CUDA devices: checks, allocation, stream.
+#include "ops/bn_act_cuda.h"
+
+#include "cuda/bn_act.h"
+#include "cuda/bn_act_backward.h"
+#include "cuda/bn_stats.h"
+#include "ops/tensor_cuda.h"
+
+namespace fastgan::ops {
+namespace {
+
+// z as the kernels see it, checked against what their 32-bit indices reach.
+Image cuda_image(const char* op, const Tensor& z) {
+  Image image = image_of(op, "z", z);
+  check(image.shape.numel() > 0, op, ": z has shape ", shape_of(z), "; the CUDA kernels take at least one element");
+  check_below(op, "a channel", image.shape.per_channel(), kMaxPerChannel);
+  check_below(op, "a sample", image.shape.channels * image.shape.pixels, kMaxPerSample);
+  return image;
+}
+
+// The shape of a tensor without channels, walked in memory order; t is dense.
+cuda::ImageShape flat_shape(const char* op, const Tensor& t) {
+  const cuda::ImageShape shape{t.size(0), 1, t.numel() / t.size(0), cuda::Layout::ChannelsFirst};
+  check_below(op, "a sample", shape.pixels, kMaxPerSample);
+  return shape;
+}
+
+// A (C,) vector as float32, contiguous; t itself where it is that already.
+Tensor float_vector(const char* op, const char* argument, const Tensor& t, int64_t channels, const Tensor& z) {
+  check_vector(op, argument, t, channels, z);
+  return torch::stable::contiguous(t.scalar_type() == ScalarType::Float ? t : torch::stable::to(t, ScalarType::Float));
+}
+
+// The per-channel vectors of a call and the tensors that hold them.
+class Channels {
+ public:
+  Channels(const char* op, const Image& z, const Tensor& mean, const Tensor& invstd, const OptionalTensor& gamma,
+           const OptionalTensor& beta)
+      : mean_(float_vector(op, "mean", mean, z.shape.channels, z.tensor)),
+        invstd_(float_vector(op, "invstd", invstd, z.shape.channels, z.tensor)) {
+    // the kernels read gamma and beta in their own type, if they share one of the three
+    const OptionalTensor& any = gamma.has_value() ? gamma : beta;
+    const bool alike = !gamma.has_value() || !beta.has_value() || gamma->scalar_type() == beta->scalar_type();
+    const bool as_is = any.has_value() && alike && any->scalar_type() != ScalarType::Double;
+    const auto affine = [&](const char* argument, const OptionalTensor& t) -> OptionalTensor {
+      if (!t.has_value()) return std::nullopt;
+      check_vector(op, argument, *t, z.shape.channels, z.tensor);
+      return torch::stable::contiguous(as_is ? *t : torch::stable::to(*t, ScalarType::Float));
+    };
+    gamma_ = affine("gamma", gamma);
+    beta_ = affine("beta", beta);
+    pointers_ = {mean_.const_data_ptr<float>(), invstd_.const_data_ptr<float>(),
+                 gamma_.has_value() ? gamma_->const_data_ptr() : nullptr,
+                 beta_.has_value() ? beta_->const_data_ptr() : nullptr,
+                 as_is ? cuda_dtype(op, "gamma", *any) : cuda::DType::Float32};
+  }
+  const cuda::BnChannels& pointers() const { return pointers_; }
+
+ private:
+  Tensor mean_, invstd_;
+  OptionalTensor gamma_, beta_;
+  cuda::BnChannels pointers_;
+};
+
+// What both backward passes take, in the memory order of z; keeps every tensor alive.
+struct BackwardArguments {
+  Image z;
+  Tensor grad_y, y;
+  Channels channels;
+  cuda::BnActBackwardParams params;
+
+  BackwardArguments(const char* op, const Tensor& grad_y_of, const Tensor& y_of, const Tensor& z_of, const Tensor& mean,
+                    const Tensor& invstd, const OptionalTensor& gamma, const OptionalTensor& beta, Activation activation,
+                    double negative_slope)
+      : z(cuda_image(op, z_of)),
+        grad_y((check_same_kind(op, "grad_y", grad_y_of, "z", z_of), in_memory_order_of(grad_y_of, z.tensor))),
+        y(z.tensor),  // stands in where y is not read
+        channels(op, z, mean, invstd, gamma, beta) {
+    if (activation == Activation::Tanh) {
+      check_same_kind(op, "y", y_of, "z", z_of);
+      y = in_memory_order_of(y_of, z.tensor);
+    }
+    params = {grad_y.const_data_ptr(), y.const_data_ptr(),       z.tensor.const_data_ptr(),
+              z.shape,                 cuda_dtype(op, "z", z_of), channels.pointers(),
+              activation,              float(negative_slope)};
+  }
+};
+
+}  // namespace
+
+std::tuple<Tensor, Tensor> CudaPasses::stats(const Tensor& z) {
+  const char* op = "bn_stats";
+  const CudaScope scope(op, "z", z);
+  const Image image = cuda_image(op, z);
+  Tensor mean = empty(z, {image.shape.channels}, ScalarType::Float), var = torch::stable::empty_like(mean);
+  cuda::BnStatsParams p{image.tensor.const_data_ptr(), image.shape,  cuda_dtype(op, "z", z),
+                        mean.mutable_data_ptr<float>(), var.mutable_data_ptr<float>(), nullptr};
+  const Tensor memory = workspace(z, cuda::bn_stats_workspace(p));
+  p.workspace = memory.mutable_data_ptr();
+  check_launch(op, cuda::bn_stats(p, scope.stream()));
+  return {mean, var};
+}
+
+Tensor CudaPasses::inverse_std(const Tensor& var, double eps, ScalarType) {
+  const char* op = "inverse_std";
+  const CudaScope scope(op, "var", var);
+  const Tensor from = float_vector(op, "var", var, var.numel(), var);
+  Tensor invstd = torch::stable::empty_like(from);
+  if (var.numel() == 0) return invstd;
+  const cuda::InverseStdParams p{from.const_data_ptr<float>(), invstd.mutable_data_ptr<float>(), var.numel(), float(eps)};
+  check_launch(op, cuda::inverse_std(p, scope.stream()));
+  return invstd;
+}
+
+void CudaPasses::normalize(const Tensor& z, const Tensor& mean, const Tensor& invstd, const OptionalTensor& gamma,
+                           const OptionalTensor& beta, Activation activation, double negative_slope, Tensor& y) {
+  const char* op = "bn_act";
+  const CudaScope scope(op, "z", z);
+  const Image image = cuda_image(op, z);
+  const Channels channels(op, image, mean, invstd, gamma, beta);
+  const bool direct = same_memory_order(image.tensor, y);
+  Tensor out = direct ? y : torch::stable::empty_like(image.tensor);
+  check_launch(op, cuda::bn_act({image.tensor.const_data_ptr(), out.mutable_data_ptr(), image.shape, cuda_dtype(op, "z", z),
+                                 channels.pointers(), activation, float(negative_slope)},
+                                scope.stream()));
+  if (!direct) torch::stable::copy_(y, out);
+}
+
+void CudaPasses::activate_(Tensor& y, Activation activation, double negative_slope) {
+  if (activation == Activation::None || y.numel() == 0) return;
+  const char* op = "activation";
+  const CudaScope scope(op, "y", y);
+  check_launch(op, cuda::bn_act({y.const_data_ptr(), y.mutable_data_ptr(), flat_shape(op, y), cuda_dtype(op, "y", y),
+                                 cuda::BnChannels{}, activation, float(negative_slope)},
+                                scope.stream()));
+}
+
+std::tuple<Tensor, Tensor> CudaPasses::backward_reduce(const Tensor& grad_y, const Tensor& y, const Tensor& z,
+                                                       const Tensor& mean, const Tensor& invstd,
+                                                       const OptionalTensor& gamma, const OptionalTensor& beta,
+                                                       Activation activation, double negative_slope) {
+  const char* op = "bn_act_backward_reduce";
+  const CudaScope scope(op, "z", z);
+  const BackwardArguments a(op, grad_y, y, z, mean, invstd, gamma, beta, activation, negative_slope);
+  Tensor sum_g = empty(z, {a.z.shape.channels}, ScalarType::Float), sum_g_xhat = torch::stable::empty_like(sum_g);
+  cuda::BnActBackwardReduceParams p{a.params, sum_g.mutable_data_ptr<float>(), sum_g_xhat.mutable_data_ptr<float>(),
+                                    nullptr};
+  const Tensor memory = workspace(z, cuda::bn_act_backward_reduce_workspace(p));
+  p.workspace = memory.mutable_data_ptr();
+  check_launch(op, cuda::bn_act_backward_reduce(p, scope.stream()));
+  return {sum_g, sum_g_xhat};
+}
+
+Tensor CudaPasses::backward_elemt(const Tensor& grad_y, const Tensor& y, const Tensor& z, const Tensor& mean,
+                                  const Tensor& invstd, const OptionalTensor& gamma, const OptionalTensor& beta,
+                                  const OptionalTensor& sum_g, const OptionalTensor& sum_g_xhat, double share,
+                                  Activation activation, double negative_slope) {
+  const char* op = "bn_act_backward_elemt";
+  const CudaScope scope(op, "z", z);
+  const BackwardArguments a(op, grad_y, y, z, mean, invstd, gamma, beta, activation, negative_slope);
+  const auto sums = [&](const char* argument, const OptionalTensor& t) -> OptionalTensor {
+    if (!t.has_value() || share == 0) return std::nullopt;
+    return float_vector(op, argument, *t, a.z.shape.channels, z);
+  };
+  const OptionalTensor g = sums("mean_g", sum_g), g_xhat = sums("mean_g_xhat", sum_g_xhat);
+  Tensor grad_z = torch::stable::empty_like(a.z.tensor);
+  check_launch(op, cuda::bn_act_backward_elemt({a.params, g.has_value() ? g->const_data_ptr<float>() : nullptr,
+                                                g_xhat.has_value() ? g_xhat->const_data_ptr<float>() : nullptr, float(share),
+                                                grad_z.mutable_data_ptr()},
+                                               scope.stream()));
+  return in_memory_order_of(grad_z, z);
+}
+
+Tensor CudaPasses::activation_backward(const Tensor& grad, const Tensor& y, Activation activation, double negative_slope) {
+  if (activation == Activation::None || y.numel() == 0) return grad;
+  const char* op = "activation_backward";
+  const CudaScope scope(op, "y", y);
+  check_same_kind(op, "grad", grad, "y", y);
+  Tensor out = torch::stable::empty_like(y);  // dense, whatever y is
+  const Tensor g = in_memory_order_of(grad, out), from = in_memory_order_of(y, out);
+  const cuda::BnActBackwardParams common{g.const_data_ptr(),     from.const_data_ptr(),    from.const_data_ptr(),
+                                         flat_shape(op, out),    cuda_dtype(op, "y", y),   cuda::BnChannels{},
+                                         activation,             float(negative_slope)};
+  check_launch(op, cuda::bn_act_backward_elemt({common, nullptr, nullptr, 0.f, out.mutable_data_ptr()}, scope.stream()));
+  return out;
+}
+
+// ---- the ops --------------------------------------------------------------------------------------------------------
+
+namespace {
+
+Tensor bn_act(const Tensor& z, const Tensor& mean, const Tensor& invstd, const OptionalTensor& gamma,
+              const OptionalTensor& beta, std::string activation, double negative_slope) {
+  Tensor y = torch::stable::empty_like(z);
+  CudaPasses::normalize(z, mean, invstd, gamma, beta, parse_activation("bn_act", activation), negative_slope, y);
+  return y;
+}
+
+std::tuple<Tensor, Tensor> bn_act_backward_reduce(const Tensor& grad_y, const Tensor& y, const Tensor& z,
+                                                  const Tensor& mean, const Tensor& invstd, const OptionalTensor& gamma,
+                                                  const OptionalTensor& beta, std::string activation,
+                                                  double negative_slope) {
+  return CudaPasses::backward_reduce(grad_y, y, z, mean, invstd, gamma, beta,
+                                     parse_activation("bn_act_backward_reduce", activation), negative_slope);
+}
+
+Tensor bn_act_backward_elemt(const Tensor& grad_y, const Tensor& y, const Tensor& z, const Tensor& mean,
+                             const Tensor& invstd, const OptionalTensor& gamma, const OptionalTensor& beta,
+                             const Tensor& mean_g, const Tensor& mean_g_xhat, std::string activation,
+                             double negative_slope) {
+  return CudaPasses::backward_elemt(grad_y, y, z, mean, invstd, gamma, beta, mean_g, mean_g_xhat, 1.0,
+                                    parse_activation("bn_act_backward_elemt", activation), negative_slope);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(fastgan, CUDA, m) {
+  m.impl("bn_stats", TORCH_BOX(&CudaPasses::stats));
+  m.impl("bn_act", TORCH_BOX(&bn_act));
+  m.impl("bn_act_backward_reduce", TORCH_BOX(&bn_act_backward_reduce));
+  m.impl("bn_act_backward_elemt", TORCH_BOX(&bn_act_backward_elemt));
+}
+
+}  // namespace fastgan::ops

@@ -1,0 +1,27 @@
+// BatchNorm and activation on CUDA devices, as the passes that the fused convolutions are made of (see conv_bn_act.h; the
+// functions mean what those of CpuPasses in bn_act_cpu.h mean). No pass synchronises with the host.
+#pragma once
+
+#include "ops/activation.h"
+#include "ops/stable.h"
+
+namespace fastgan::ops {
+
+struct CudaPasses {
+  static std::tuple<Tensor, Tensor> stats(const Tensor& z);
+  static Tensor inverse_std(const Tensor& var, double eps, ScalarType dtype);
+  static void normalize(const Tensor& z, const Tensor& mean, const Tensor& invstd, const OptionalTensor& gamma,
+                        const OptionalTensor& beta, Activation activation, double negative_slope, Tensor& y);
+  static void activate_(Tensor& y, Activation activation, double negative_slope);
+  static std::tuple<Tensor, Tensor> backward_reduce(const Tensor& grad_y, const Tensor& y, const Tensor& z,
+                                                    const Tensor& mean, const Tensor& invstd, const OptionalTensor& gamma,
+                                                    const OptionalTensor& beta, Activation activation,
+                                                    double negative_slope);
+  static Tensor backward_elemt(const Tensor& grad_y, const Tensor& y, const Tensor& z, const Tensor& mean,
+                               const Tensor& invstd, const OptionalTensor& gamma, const OptionalTensor& beta,
+                               const OptionalTensor& sum_g, const OptionalTensor& sum_g_xhat, double share,
+                               Activation activation, double negative_slope);
+  static Tensor activation_backward(const Tensor& grad, const Tensor& y, Activation activation, double negative_slope);
+};
+
+}  // namespace fastgan::ops

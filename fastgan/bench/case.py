@@ -1,0 +1,116 @@
+"""What is benchmarked: a case, its providers, and the work that each provider sets up.
+
+A case is one operation at one shape. A provider is one way to do it: plain PyTorch in some layout, or fastgan. Every
+provider sets up from the same seed, so that all of them work on equal inputs, and says what it computed, so that they
+can be compared before they are timed. Cases are frozen dataclasses: they travel to the process that measures memory.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from fastgan.ops import _dispatch, _library
+
+__all__ = [
+    "COMPILED",
+    "EAGER",
+    "GRADIENT",
+    "MODES",
+    "OURS",
+    "SEED",
+    "Case",
+    "Workload",
+    "autocast",
+    "implementation_of",
+    "is_ours",
+    "layout_of",
+    "working_dtype",
+]
+
+# What a row times. "eval" is the forward pass without gradients, on running statistics.
+MODES = ("forward", "backward", "both", "eval", "step")
+
+EAGER = ("eager", "eager channels_last")
+OURS = ("fastgan", "fastgan channels_last")
+COMPILED = ("compile", "compile channels_last")
+SEED = 20
+
+GRADIENT = "grad of "  # how the names of gradients among the results begin
+
+
+@dataclass
+class Workload:
+    """One provider's work, ready to run."""
+
+    modes: dict[str, Callable[[], object]]  # by mode: the function to time; may be called any number of times
+    results: Callable[[], dict[str, torch.Tensor]]  # everything that has to agree; called once, before any timing
+    implementation: str = "PyTorch"  # what runs underneath
+
+
+class Case(ABC):
+    """One operation at one shape."""
+
+    op: ClassVar[str]  # as in fastgan.ops
+    bar: float = 0.97  # the least speed-up over the strongest PyTorch; 0.97 is "never slower"
+    memory_bar: float | None = None  # the most peak memory beside the strongest PyTorch's, where one is set
+    dtypes: tuple[torch.dtype, ...] = (torch.float32,)
+    patience: float = 1.0  # times the budget of a row
+    depth: int = 1  # layers between input and results: rounding errors grow with it
+    quick: bool = False  # part of a quick run
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The shape in words; unique within the op."""
+
+    @property
+    @abstractmethod
+    def modes(self) -> tuple[str, ...]:
+        """The modes timed, each a row."""
+
+    @abstractmethod
+    def providers(self, mode: str, compiled: bool) -> tuple[str, ...]:
+        """The providers compared in ``mode``; torch.compile's only where ``compiled``."""
+
+    @abstractmethod
+    def setup(self, provider: str, dtype: torch.dtype, device: torch.device, upcast: bool = False) -> Workload:
+        """The work of one provider. ``upcast``: the same inputs, rounded to ``dtype``, computed in float64."""
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.name}"
+
+
+def is_ours(provider: str) -> bool:
+    return provider.startswith("fastgan")
+
+
+def layout_of(provider: str) -> torch.memory_format:
+    return torch.channels_last if provider.endswith("channels_last") else torch.contiguous_format
+
+
+def working_dtype(dtype: torch.dtype, upcast: bool) -> torch.dtype:
+    return torch.float64 if upcast else dtype
+
+
+def autocast(dtype: torch.dtype, device: torch.device, upcast: bool) -> AbstractContextManager:
+    """Half precision of a network with float32 parameters; nothing to do for float32 and for the float64 oracle."""
+    if upcast or dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype)
+
+
+def implementation_of(op: str, *tensors: torch.Tensor | None) -> str:
+    """What fastgan takes for ``op`` on such tensors: "kernel CPU AVX512", "kernel CUDA sm_90" or "reference"."""
+    if not _dispatch.use_kernel(op, *tensors):
+        return "reference"
+    device = next(t.device for t in tensors if t is not None)
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        return f"kernel CUDA sm_{major}{minor}"
+    return f"kernel CPU {_library.C.cpu_capability()}"

@@ -1,0 +1,257 @@
+"""What a run leaves: rows, the environment they were measured in, a table and a JSON file; and two files compared.
+
+A file is {"schema": 1, "environment": {...}, "rows": [...]}; a row is Row's fields, times in seconds, memory in bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+import fastgan
+from fastgan.bench.case import Case, is_ours
+from fastgan.bench.timer import Spread, Timing
+
+__all__ = [
+    "SCHEMA", "Row", "compare", "environment", "format_row", "header", "machine", "read", "result_file", "row", "write",
+]  # fmt: skip
+
+SCHEMA = 1
+CLOSE_S = 50e-6  # "never slower" allows this much
+WORSE = 1.05  # compare() reports what got slower, or larger, by more than this factor ...
+LIKE = ("device", "cpu", "cores", "threads", "cpu_capability", "gpu")  # ... on machines that agree in these
+
+
+@dataclass(frozen=True)
+class Row:
+    """One mode of one case: fastgan's best layout against the fastest PyTorch."""
+
+    op: str
+    case: str
+    mode: str
+    dtype: str
+    device: str
+    implementation: str  # what ran underneath fastgan's provider
+    ours: str  # fastgan's faster provider
+    strongest: str  # PyTorch's fastest provider
+    speedup: Spread  # strongest / ours, over rounds
+    layout_speedup: dict[str, float]  # fastgan's providers, each over PyTorch's eager one in the same layout
+    bar: float
+    passed: bool  # speedup >= bar, or for a bar of "never slower" within 50 us
+    seconds: dict[str, Spread]  # a call, by provider
+    calls: dict[str, int]  # calls in a timed sample
+    rounds: int
+    dropped: int  # rounds left out because other processes ran
+    noisy: bool  # too few undisturbed rounds: disturbed ones were used
+    peak_memory: dict[str, int] | None = None  # bytes, of ours and strongest
+    memory_bar: float | None = None
+
+    @property
+    def key(self) -> str:
+        return f"{self.op} | {self.case} | {self.mode} | {self.dtype}"
+
+    @property
+    def memory_ratio(self) -> float | None:
+        """fastgan's peak over PyTorch's."""
+        if not self.peak_memory:
+            return None
+        return self.peak_memory[self.ours] / max(self.peak_memory[self.strongest], 1)
+
+    @property
+    def memory_passed(self) -> bool:
+        return self.memory_bar is None or self.memory_ratio is None or self.memory_ratio <= self.memory_bar
+
+
+def row(
+    case: Case, mode: str, dtype: torch.dtype, device: torch.device, timing: Timing, implementations: dict[str, str]
+) -> Row:
+    """The row that a timing makes; memory is added later."""
+    ours = timing.fastest([p for p in timing.seconds if is_ours(p)])
+    strongest = timing.fastest([p for p in timing.seconds if not is_ours(p)])
+    speedup = timing.speedup(ours, strongest)
+    seconds = {provider: timing.spread(provider) for provider in timing.seconds}
+    twins = {p: "eager" + p.removeprefix("fastgan") for p in timing.seconds if is_ours(p)}
+    return Row(
+        op=case.op,
+        case=case.name,
+        mode=mode,
+        dtype=str(dtype).removeprefix("torch."),
+        device=device.type,
+        implementation=implementations[ours],
+        ours=ours,
+        strongest=strongest,
+        speedup=speedup,
+        layout_speedup={p: timing.speedup(p, twin).median for p, twin in twins.items() if twin in timing.seconds},
+        bar=case.bar,
+        passed=is_passed(speedup.median, case.bar, seconds[ours].median - seconds[strongest].median),
+        seconds=seconds,
+        calls=timing.calls,
+        rounds=len(timing.seconds[ours]),
+        dropped=timing.dropped,
+        noisy=timing.noisy,
+        memory_bar=case.memory_bar,
+    )
+
+
+def is_passed(speedup: float, bar: float, slower_by_s: float) -> bool:
+    """Whether a bar is reached; one that only asks "never slower" also where the difference is within 50 us."""
+    return speedup >= bar or (bar <= 1 and slower_by_s <= CLOSE_S)
+
+
+# -- the environment -------------------------------------------------------------------------------------------------
+def environment(device: torch.device) -> dict[str, object]:
+    """Everything that a number depends on: hardware, threads, versions, commit, date."""
+    facts = fastgan.info()
+    commit, dirty = _commit()
+    return {
+        "device": device.type,
+        "cpu": facts["cpu"],
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": facts["cpu_capability"] or facts["torch_cpu_capability"],
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "gpu_capability": list(torch.cuda.get_device_capability(device)) if device.type == "cuda" else None,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
+        "tf32": torch.backends.cudnn.allow_tf32 if device.type == "cuda" else None,
+        "platform": facts["platform"],
+        "python": facts["python"],
+        "torch": facts["torch"],
+        "torch_cpu_capability": facts["torch_cpu_capability"],
+        "fastgan": facts["fastgan"],
+        "commit": commit,
+        "uncommitted_changes": dirty,
+        "extension": facts["extension"],
+        "build": facts["build"],
+        "implementation": facts["implementation"],
+        "variables": facts["environment"],
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _commit() -> tuple[str | None, bool | None]:
+    """(commit, uncommitted changes or not) of the checkout that this package runs from; (None, None) elsewhere."""
+    root = Path(fastgan.__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            found = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+        except OSError:
+            return None
+        return found.stdout.strip() if found.returncode == 0 else None
+
+    if git("rev-parse", "--show-toplevel") != str(root):
+        return None, None
+    return git("rev-parse", "--short=10", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+
+
+def machine(facts: dict[str, object]) -> str:
+    """A folder name for like hardware: the GPU, or the CPU with its cores and capability."""
+    name = facts["gpu"] or f"{facts['cpu']} {facts['cores']} cores {facts['cpu_capability']}"
+    return re.sub(r"[^a-z0-9]+", "-", str(name).lower().replace("(r)", "").replace("(tm)", "")).strip("-")
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+def result_file(out: str | Path, facts: dict[str, object]) -> Path:
+    """``out`` itself if it ends in .json, else ``<out>/<machine>/<date>-<commit>.json``."""
+    out = Path(out)
+    if out.suffix == ".json":
+        return out
+    return out / machine(facts) / f"{str(facts['date'])[:10]}-{facts['commit'] or 'uncommitted'}.json"
+
+
+def write(path: Path, facts: dict[str, object], rows: list[Row]) -> None:
+    """Write all rows; a reader sees the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    content = {"schema": SCHEMA, "environment": facts, "rows": [asdict(r) for r in rows]}
+    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def read(path: str | Path) -> tuple[dict[str, object], list[Row]]:
+    """(environment, rows) of a file written by ``write``.
+
+    Raises:
+        ValueError: the file is none of ours, or of another schema.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        schema = content["schema"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        raise ValueError(f"{path} is no file of benchmark results") from None
+    if schema != SCHEMA:
+        raise ValueError(f"{path} has schema {schema!r}; this fastgan reads {SCHEMA}: measure again")
+    rows = []
+    for fields in content["rows"]:
+        fields["speedup"] = Spread(**fields["speedup"])
+        fields["seconds"] = {provider: Spread(**spread) for provider, spread in fields["seconds"].items()}
+        rows.append(Row(**fields))
+    return content["environment"], rows
+
+
+# -- words -----------------------------------------------------------------------------------------------------------
+def header() -> str:
+    return (
+        f"{'row':<52} {'strongest PyTorch':<29} {'fastgan':<31} {'speed-up [quartiles]':<22} "
+        f"{'memory':<8} {'bar':<5} verdict; what ran"
+    )
+
+
+def format_row(r: Row) -> str:
+    """One line of the table."""
+    memory = "-" if r.memory_ratio is None else f"{r.memory_ratio:.2f}x"
+    verdict = "ok" if r.passed else "BELOW THE BAR"
+    verdict += "" if r.memory_passed else ", TOO MUCH MEMORY"
+    verdict += ", noisy" if r.noisy else ""
+    spread = f"{r.speedup.median:.2f} [{r.speedup.low:.2f}, {r.speedup.high:.2f}]"
+    name = f"{r.op} {r.case} {r.mode}".replace("step", "", 1).strip() if r.op == "step" else f"{r.op} {r.case} {r.mode}"
+    return (
+        f"{name:<52} {_milliseconds(r, r.strongest):<29} {_milliseconds(r, r.ours):<31} {spread:<22} "
+        f"{memory:<8} {r.bar:<5g} {verdict}; {r.implementation}"
+    )
+
+
+def _milliseconds(r: Row, provider: str) -> str:
+    return f"{r.seconds[provider].median * 1e3:.4g} ms {provider}"
+
+
+# -- two files -------------------------------------------------------------------------------------------------------
+def compare(old: str | Path, new: str | Path) -> list[str]:
+    """One sentence for every row that got worse from file ``old`` to file ``new``.
+
+    Slower: by more than 5%, by more than 50 us, and by more than the quartiles of either run spread. Larger: by more
+    than 5% of peak memory. Rows that only one file has are not compared.
+
+    Raises:
+        ValueError: the files come from unlike hardware, naming what differs.
+    """
+    (old_facts, old_rows), (new_facts, new_rows) = read(old), read(new)
+    unlike = [f"{k} {old_facts.get(k)} and {new_facts.get(k)}" for k in LIKE if old_facts.get(k) != new_facts.get(k)]
+    if unlike:
+        raise ValueError(f"{old} and {new} come from unlike hardware: {'; '.join(unlike)}")
+    before = {r.key: r for r in old_rows}
+    pairs = [(before[r.key], r) for r in new_rows if r.key in before]
+    if not pairs:
+        raise ValueError(f"{old} and {new} have no row in common")
+    return [sentence for a, b in pairs for sentence in _worse(a, b)]
+
+
+def _worse(old: Row, new: Row) -> list[str]:
+    found = []
+    a, b = old.seconds[old.ours], new.seconds[new.ours]
+    noise = max(a.high - a.low, b.high - b.low, CLOSE_S)
+    if b.median > a.median * WORSE and b.median - a.median > noise:
+        found.append(f"{new.key}: {a.median * 1e3:.4g} ms became {b.median * 1e3:.4g} ms")
+    if old.peak_memory and new.peak_memory:
+        m, n = old.peak_memory[old.ours], new.peak_memory[new.ours]
+        if n > m * WORSE:
+            found.append(f"{new.key}: peak memory {m / 2**20:.1f} MiB became {n / 2**20:.1f} MiB")
+    return found

@@ -1,0 +1,50 @@
+"""What all tests share: fixed seeds, and the implementations under test.
+
+FASTGAN_REQUIRE_KERNELS=1: a missing extension fails the kernel tests (continuous integration), it does not skip them.
+FASTGAN_IMPL=reference: only the references are run.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+import numpy
+import pytest
+import torch
+
+from fastgan.ops import _library, use
+
+IMPLEMENTATIONS = ["reference"] if os.environ.get("FASTGAN_IMPL") == "reference" else ["reference", "kernel"]
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    random.seed(0)
+    numpy.random.seed(0)
+    torch.manual_seed(0)
+
+
+def need_kernels() -> None:
+    """Skip, or fail where kernels are required, unless the extension is loaded."""
+    if not _library.LOADED:
+        if os.environ.get("FASTGAN_REQUIRE_KERNELS") == "1":
+            pytest.fail(f"FASTGAN_REQUIRE_KERNELS=1, but the extension is {_library.REASON}")
+        pytest.skip(_library.REASON)
+
+
+@pytest.fixture
+def kernels() -> None:
+    """For tests of the compiled ops themselves."""
+    if IMPLEMENTATIONS == ["reference"]:
+        pytest.skip("FASTGAN_IMPL=reference")
+    need_kernels()
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def implementation(request) -> str:
+    """Runs the test once by the reference and once by the kernels."""
+    if request.param == "kernel":
+        need_kernels()
+    with use(request.param):
+        yield request.param

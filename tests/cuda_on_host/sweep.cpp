@@ -1,0 +1,84 @@
+// Every kernel over awkward sizes on memory of exactly the right size, for a build with the address and alignment
+// sanitizers: they see an access past an end and a vector load off its alignment. Results are test_kernels.py's business.
+#include <cstdio>
+
+#include "kernels.cpp"
+
+namespace {
+
+int failures = 0;
+std::string only;  // the first argument: stop after this op
+
+void check(const char* op, const char* error) {
+  if (!error) return;
+  std::printf("%s: %s\n", op, error);
+  ++failures;
+}
+
+// `bytes` of ones bits pattern 0x3c: a small positive number in every dtype; `offset` elements off the aligned start.
+class Buffer {
+ public:
+  Buffer(int64_t numel, DType dtype, int64_t offset = 0) : element_(dtype == DType::Float32 ? 4 : 2) {
+    const size_t bytes = static_cast<size_t>((numel + offset) * element_);
+    memory_ = static_cast<char*>(std::malloc(bytes));
+    std::memset(memory_, 0x3c, bytes);
+    data_ = memory_ + offset * element_;
+  }
+  ~Buffer() { std::free(memory_); }
+  Buffer(const Buffer&) = delete;
+  operator void*() const { return data_; }
+  operator float*() const { return reinterpret_cast<float*>(data_); }
+
+ private:
+  int64_t element_;
+  char *memory_, *data_;
+};
+
+void images(DType dtype, Layout layout, int64_t n, int64_t c, int64_t s, int64_t offset) {
+  const ImageShape shape{n, c, s, layout};
+  const auto image = [&] { return Buffer(shape.numel(), dtype, offset); };
+  const auto vector = [&] { return Buffer(c, DType::Float32); };
+  const Buffer z = image(), y = image(), grad_y = image(), grad_z = image();
+  const Buffer mean = vector(), var = vector(), invstd = vector(), gamma = vector(), beta = vector();
+  const Buffer g = vector(), gx = vector();
+  check("bn_stats", run_bn_stats({z, shape, dtype, mean, var, nullptr}));
+  if (only == "bn_stats") return;
+  check("inverse_std", run_inverse_std({var, invstd, c, 1e-5f}));
+  const BnChannels channels{mean, invstd, gamma, beta, DType::Float32};
+  check("bn_act", run_bn_act({z, y, shape, dtype, channels, Activation::Relu, 0.f}));
+  const BnActBackwardParams common{grad_y, y, z, shape, dtype, channels, Activation::Tanh, 0.f};
+  check("bn_act_backward_reduce", run_bn_act_backward_reduce({common, g, gx, nullptr}));
+  check("bn_act_backward_elemt", run_bn_act_backward_elemt({common, g, gx, 1.f, grad_z}));
+}
+
+void samples(DType dtype, int64_t n, int64_t d, int64_t offset) {
+  const Buffer real(n * d, dtype, offset), fake(n * d, dtype, offset), out(n * d, dtype, offset);
+  const Buffer epsilon(n, dtype), norms(n, DType::Float32), scalar(1, DType::Float32);
+  check("interpolate", run_interpolate({real, fake, epsilon, out, n, d, dtype, dtype}));
+  check("penalty", run_penalty({real, out, scalar, norms, n, d, dtype, 10.f, 1.f, false, nullptr}));
+  check("leaky_mask_mul", run_leaky_mask_mul({real, fake, out, n * d, dtype, 0.2f}));
+  void* lists[5] = {real, fake, out, nullptr, nullptr};
+  const int64_t numel = n * d;
+  check("clip_weights", run_clip_weights({lists, &numel, 1, dtype, 0.01f}));
+  check("rmsprop_clip", run_rmsprop_clip({lists, lists + 1, lists + 2, nullptr, nullptr, &numel, 1, dtype, 1e-3, 0.99,
+                                          1e-8, 0, 0, false, 0.01}));
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  if (count > 1) only = arguments[1];
+  for (DType dtype : {DType::Float32, DType::BFloat16, DType::Float16}) {
+    for (int64_t offset : {0, 1}) {
+      for (Layout layout : {Layout::ChannelsFirst, Layout::ChannelsLast}) {
+        images(dtype, layout, 2, 3, 35, offset);
+        images(dtype, layout, 3, 8, 16, offset);
+        images(dtype, layout, 5, 40, 1, offset);
+      }
+      samples(dtype, 3, 35, offset);
+      samples(dtype, 2, 4104, offset);
+    }
+  }
+  std::printf("%d failures\n", failures);
+  return failures != 0;
+}

@@ -1,0 +1,83 @@
+"""The executor alone: indices, shuffles, atomics, shared memory, and the faults it must report instead of hanging."""
+
+from __future__ import annotations
+
+import ctypes
+
+import pytest
+import torch
+
+from cuda_on_host.toolchain import HERE, compile_for_host
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("executor")
+    return ctypes.CDLL(str(compile_for_host(folder / "probe.so", HERE / "probe.cpp", "-O1", "-shared", "-fPIC")))
+
+
+@pytest.fixture(params=[0, 1, 2], ids=["forward", "reverse", "random"])
+def run(request, library):
+    library.set_order(request.param)
+
+    def call(name: str, *tensors: torch.Tensor) -> str | None:
+        function = getattr(library, f"run_{name}")
+        function.restype, function.argtypes = ctypes.c_char_p, [ctypes.c_void_p] * len(tensors)
+        error = function(*(t.data_ptr() for t in tensors))
+        return error and error.decode()
+
+    return call
+
+
+def ints(*shape: int) -> torch.Tensor:
+    return torch.zeros(shape, dtype=torch.int32)
+
+
+def test_every_thread_of_every_block_runs_once(run):
+    out = ints(12 * 30)
+    assert run("indices", out) is None
+    assert torch.equal(out, torch.arange(360, dtype=torch.int32))
+
+
+def test_shuffles(run):
+    out, lanes = ints(6, 32), range(32)
+    assert run("shuffles", out) is None
+    assert out[0].tolist() == [lane + 3 if lane < 29 else lane for lane in lanes]
+    assert out[1].tolist() == [lane - 3 if lane >= 3 else lane for lane in lanes]
+    assert out[2].tolist() == [lane ^ 5 for lane in lanes]
+    assert out[3].tolist() == [lane // 8 * 8 + lane // 8 for lane in lanes]
+    assert out[4].tolist() == [sum(1 << lane for lane in lanes if lane % 3 == 0)] * 32
+    assert out[5].tolist() == [lane + 8 if lane < 8 else lane for lane in range(16)] + [0] * 16
+
+
+def test_atomics_and_dynamic_shared_memory(run):
+    counts, largest = ints(4), ints(1)
+    assert run("histogram", counts, largest) is None
+    assert counts.tolist() == [54, 54, 51, 51]
+    assert largest.item() == 209
+
+
+def test_shared_memory_is_nan_at_the_start_of_every_block(run):
+    out = torch.zeros(64)
+    assert run("reads_before_writing", out) is None
+    assert out.isnan().all()
+
+
+def test_threads_that_left_are_not_waited_for(run):
+    out = ints(64)
+    assert run("leaves_early", out) is None
+    assert out.tolist() == [1] * 40 + [0] * 24
+
+
+def test_a_collective_that_not_all_lanes_reach_is_reported(run):
+    error = run("barrier_for_some")
+    lines = (HERE / "probe.cpp").read_text().splitlines()
+    line = 1 + next(i for i, text in enumerate(lines) if "if (threadIdx.x < 8)" in text)
+    assert "deadlock" in error and "__shfl_down_sync" in error and f"probe.cpp:{line}" in error
+
+
+def test_misuse_is_reported(run):
+    assert "without being in its mask" in run("not_in_the_mask")
+    assert "48 KiB" in run("too_much_shared")
+    assert "invalid launch" in run("too_many_threads")
+    assert run("indices", ints(360)) is None, "a failed launch must not spoil the next one"

@@ -1,0 +1,220 @@
+"""The CUDA implementations of the ops, torch layer included, on CPU tensors: against the references in float64, with every
+memory order a caller may bring, and with what they must refuse."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+
+import fastgan.ops
+from fastgan.ops import _penalty_ops
+from fastgan.ops import bn_act as bn_act_module
+
+FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def relative(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    assert actual.shape == expected.shape
+    return ((actual.double() - expected).norm() / expected.norm().clamp_min(1e-12)).item()
+
+
+def wide(*tensors):
+    return [None if t is None else t.double() for t in tensors]
+
+
+LAYERS = {
+    "conv2d_bn_act": ((3, 6, 9, 8), (10, 3, 3, 3), dict(stride=(2, 1), padding=(1, 0), groups=2)),
+    "conv_transpose2d_bn_act": (
+        (3, 6, 5, 4), (6, 5, 4, 4), dict(stride=(2, 2), padding=(1, 1), output_padding=(1, 0), groups=2),
+    ),
+}  # fmt: skip
+MODES = {"train": (True, True), "eval": (True, False), "no norm": (False, True)}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("activation", ["none", "relu", "leaky_relu", "tanh"])
+@pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_conv_bn_act(ops, name, mode, activation, memory_format, dtype):
+    x_shape, w_shape, geometry = LAYERS[name]
+    norm, training = MODES[mode]
+    x = torch.randn(x_shape).to(dtype, memory_format=memory_format)
+    weight, bias = torch.randn(w_shape).to(dtype), torch.randn(10).to(dtype)
+    gamma, beta, mean, var = torch.randn(10) + 2, torch.randn(10), torch.randn(10), torch.rand(10) + 0.5
+    affine = [gamma, beta] if norm else [None, None]
+    running = [mean, var] if norm else [None, None]
+    transposed = "transpose" in name
+    integers = [
+        geometry["stride"],
+        geometry["padding"],
+        *([geometry["output_padding"]] if transposed else []),
+        (1, 1),
+        2,
+    ]
+    y, z, mean, invstd = getattr(ops, name)(
+        x, weight, bias, *affine, *running, *integers, norm, training, True, 1e-5, activation, 0.2
+    )
+    grad_y = torch.randn(y.shape).to(dtype)  # another memory order than y's where that is channels-last
+    grads = getattr(ops, f"{name}_backward")(
+        grad_y, x, weight, bias, *affine, y, z, mean, invstd, *integers, norm, training, activation, 0.2, True, True,
+        True, norm, 1e-5,
+    )  # fmt: skip
+
+    leaves = [None if t is None else t.requires_grad_() for t in wide(x, weight, bias, *affine)]
+    with fastgan.ops.use("reference"):
+        oracle = getattr(fastgan.ops, name)(
+            *leaves, *wide(*running), **geometry, norm=norm, training=training, activation=activation
+        )
+    expected = torch.autograd.grad(oracle.y, [t for t in leaves if t is not None], grad_y.double())
+    assert relative(y, oracle.y.detach()) < TOLERANCE[dtype]
+    if norm:
+        assert relative(z, oracle.z) < TOLERANCE[dtype]
+        assert relative(mean, oracle.mean) < TOLERANCE[dtype] and relative(invstd, oracle.invstd) < TOLERANCE[dtype]
+    else:
+        assert z.numel() == mean.numel() == invstd.numel() == 0
+    if dtype == torch.float32:  # in 16 bits an activation's mask may flip where u is near 0
+        for i, (actual, wanted) in enumerate(zip(grads, expected, strict=False)):
+            if norm and training and i == 2:  # a bias before batch statistics: exactly zero
+                assert not actual.any()
+            else:
+                assert relative(actual, wanted) < 1e-4, f"gradient {i}"
+
+
+def test_conv_bn_act_without_z_overwrites_it(ops):
+    x, weight = torch.randn(2, 3, 6, 6), torch.randn(4, 3, 3, 3)
+    rest = ([1, 1], [1, 1], [1, 1], 1, True, True)
+    kept = ops.conv2d_bn_act(x, weight, *[None] * 5, *rest, True, 1e-5, "relu", 0.0)
+    not_kept = ops.conv2d_bn_act(x, weight, *[None] * 5, *rest, False, 1e-5, "relu", 0.0)
+    assert torch.equal(kept[0], not_kept[0]) and not_kept[1].shape == (0,)
+
+
+def strange(shape: tuple[int, ...], kind: str, dtype=torch.float32) -> torch.Tensor:
+    """A random tensor of ``shape`` stored in an unusual way."""
+    if kind == "sliced":
+        return torch.randn(*shape[:-1], shape[-1] * 2).to(dtype)[..., ::2]
+    if kind == "transposed":
+        return torch.randn(shape[::-1]).to(dtype).permute(*reversed(range(len(shape))))
+    if kind == "expanded":
+        return torch.randn(1, *shape[1:]).to(dtype).expand(shape)
+    if kind == "off its alignment":
+        return torch.randn(math.prod(shape) + 1).to(dtype)[1:].view(shape)
+    return torch.randn(shape).to(dtype).contiguous(memory_format=FORMATS[kind])
+
+
+KINDS = ["nchw", "nhwc", "sliced", "transposed", "expanded", "off its alignment"]
+
+
+@pytest.mark.parametrize(("z_kind", "grad_kind"), [*itertools.product(KINDS, ["nchw"]), ("nhwc", "expanded")])
+def test_bn_passes_take_any_memory_order(ops, z_kind, grad_kind):
+    shape = (4, 8, 6, 6)
+    z, grad_y = strange(shape, z_kind), strange(shape, grad_kind)
+    mean, var = ops.bn_stats(z)
+    invstd, gamma, beta = (var + 1e-5).rsqrt(), torch.randn(8).bfloat16(), torch.randn(8)
+    affine = (mean, invstd, gamma, beta, "leaky_relu", 0.2)
+    y = ops.bn_act(z, *affine)
+    sums = ops.bn_act_backward_reduce(grad_y, y, z, *affine)
+    means = [s / 144 for s in sums]
+    grad_z = ops.bn_act_backward_elemt(grad_y, y, z, *affine[:4], *means, *affine[4:])
+
+    wide_affine = [t.double() if isinstance(t, torch.Tensor) else t for t in affine]
+    expected_mean, expected_var = bn_act_module.bn_stats_reference(z.double())
+    assert relative(mean, expected_mean) < 1e-5 and relative(var, expected_var) < 1e-5
+    assert relative(y, bn_act_module.bn_act_reference(z.double(), *wide_affine)) < 1e-5
+    assert y.stride() == torch.empty_like(z).stride() == grad_z.stride()
+    expected = bn_act_module.bn_act_backward_reduce_reference(grad_y.double(), z.double(), *wide_affine)
+    assert all(relative(s, e) < 1e-4 for s, e in zip(sums, expected, strict=True))
+    expected = bn_act_module.bn_act_backward_elemt_reference(
+        grad_y.double(), z.double(), *wide_affine[:4], *wide(*means), *wide_affine[4:]
+    )
+    assert relative(grad_z, expected) < 1e-4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=["float32", "bfloat16", "float16"])
+def test_penalty_inner_ops_take_any_memory_order(ops, kind, dtype):
+    shape = (3, 4, 5, 6)
+    real, fake, epsilon = strange(shape, kind, dtype), torch.randn(shape).to(dtype), torch.rand(3).to(dtype)
+    e = _penalty_ops.per_sample(epsilon, real).double()
+    out = ops.interpolate(real, fake, epsilon)
+    assert relative(out, e * real.double() + (1 - e) * fake.double()) < TOLERANCE[dtype]
+    assert out.stride() == torch.empty_like(real).stride()
+    masked = ops.leaky_mask_mul(fake, real, 0.2)
+    assert relative(masked, fake.double() * torch.where(real > 0, 1.0, 0.2).double()) < TOLERANCE[dtype]
+    value, norms, grad_penalty = ops.penalty(real, 10.0, 1.0, False)
+    leaf = real.double().requires_grad_()
+    expected, expected_norms = _penalty_ops._penalty_reference(leaf, 10.0, 1.0, False)
+    assert value.shape == () and relative(value, expected.detach()) < 1e-5
+    assert relative(norms, expected_norms.detach()) < 1e-5
+    assert relative(grad_penalty, torch.autograd.grad(expected, leaf)[0]) < TOLERANCE[dtype]
+
+
+def test_penalty_of_nothing(ops):
+    value, norms, grad = ops.penalty(torch.zeros(0, 3), 10.0, 1.0, False)
+    assert value.isnan() and norms.shape == (0,) and grad.shape == (0, 3)
+    value, norms, _ = ops.penalty(torch.zeros(2, 0), 10.0, 1.0, False)
+    assert value == 10.0 and torch.equal(norms, torch.zeros(2))
+    assert ops.penalty(torch.zeros(2, 0), 10.0, 1.0, True)[0] == 0
+
+
+def test_tensor_lists_of_several_dtypes(ops):
+    weights = [
+        torch.randn(5),
+        torch.randn(7, 3).bfloat16(),
+        torch.randn(0),
+        torch.randn(4, 2).t(),
+        torch.randn(3).half(),
+    ]
+    expected = [w.clamp(-0.1, 0.1) for w in weights]
+    copies = [w.clone() for w in weights]
+    ops.clip_weights_(weights, 0.1)
+    assert all(torch.equal(w, e) for w, e in zip(weights, expected, strict=True))
+
+    grads, states = [torch.randn_like(w) for w in copies], [torch.zeros_like(w) for w in copies]
+    leaves = [w.clone().float().requires_grad_() for w in copies]
+    for leaf, grad in zip(leaves, grads, strict=True):
+        leaf.grad = grad.float()
+    torch.optim.RMSprop(leaves, lr=0.01, foreach=False).step()
+    ops.rmsprop_clip_(copies, grads, states, [], [], 0.01, 0.99, 1e-8, 0.0, 0.0, False, False, -1.0)
+    for w, leaf in zip(copies, leaves, strict=True):
+        torch.testing.assert_close(w.float(), leaf.detach(), rtol=1e-2 if w.dtype != torch.float32 else 1e-6, atol=1e-6)
+
+
+def test_refusals_name_the_argument(ops):
+    z, c = torch.randn(2, 3, 4, 4), torch.randn(3)
+    refused = [
+        ("z is float64", lambda: ops.bn_stats(z.double())),
+        (r"z has shape \(0, 3, 4, 4\)", lambda: ops.bn_stats(z[:0])),
+        (r"mean has shape \(2,\); it takes \(3,\)", lambda: ops.bn_act(z, c[:2], c, c, c, "relu", 0.0)),
+        (r"gamma has shape \(1,\)", lambda: ops.bn_act(z, c, c, c[:1], c, "relu", 0.0)),
+        ("activation is 'gelu'", lambda: ops.bn_act(z, c, c, c, c, "gelu", 0.0)),
+        (
+            r"grad_y is float32 \(1, 3, 4, 4\)",
+            lambda: ops.bn_act_backward_reduce(z[:1], z, z, c, c, None, None, "relu", 0.0),
+        ),
+        (r"epsilon has shape \(3,\); it takes \(2,\)", lambda: ops.interpolate(z, z, c)),
+        ("fake is bfloat16", lambda: ops.interpolate(z, z.bfloat16(), c[:2])),
+        (r"y is float32 \(3,\)", lambda: ops.leaky_mask_mul(z, c, 0.2)),
+        ("clip_value is -1", lambda: ops.clip_weights_([c], -1.0)),
+        (r"params\[0\] has gaps", lambda: ops.clip_weights_([torch.randn(6)[::2]], 0.1)),
+        (
+            "grads has 0 tensors; it takes 1",
+            lambda: ops.rmsprop_clip_([c], [], [c], [], [], 0.1, 0.9, 1e-8, 0.0, 0.0, False, False, -1.0),
+        ),
+        (
+            r"square_avgs\[0\] is float32 \(2,\)",
+            lambda: ops.rmsprop_clip_([c], [c], [c[:2]], [], [], 0.1, 0.9, 1e-8, 0.0, 0.0, False, False, -1.0),
+        ),
+    ]
+    for message, call in refused:
+        with pytest.raises(RuntimeError, match=message):
+            call()

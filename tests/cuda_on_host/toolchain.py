@@ -1,0 +1,48 @@
+"""Where the CUDA toolkit is, and how the tests of this folder compile for the CPU."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+CSRC = HERE.parent.parent / "csrc"
+HOST_FLAGS = ["-std=c++20", "-Wall", "-Wno-unknown-pragmas", "-Werror", "-DFASTGAN_MAX_VECTORS_PER_LAUNCH=512u"]
+
+
+def toolkit_include() -> Path | None:
+    """The folder with cuda_runtime_api.h: CUDA_HOME's, CUDA_PATH's, the one of the nvcc on PATH, or the usual place."""
+    roots = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), _root_of_nvcc(), "/usr/local/cuda"]
+    for root in filter(None, roots):
+        include = Path(root) / "include"
+        if (include / "cuda_runtime_api.h").is_file():
+            return include
+    return None
+
+
+def _root_of_nvcc() -> str | None:
+    """What nvcc itself calls its top folder; the nvcc on PATH may be a wrapper script somewhere else."""
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        return None
+    dry_run = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-c", os.devnull], capture_output=True, text=True)
+    found = re.search(r"^#\$ TOP=(.*)$", dry_run.stderr, re.MULTILINE)
+    return found and found[1].strip()
+
+
+def compile_for_host(output: Path, source: Path, *flags: str, csrc: Path = CSRC) -> Path:
+    """g++ ``source`` over the executor and the kernel sources in ``csrc``/cuda; skips where the toolkit is missing."""
+    compiler, include = shutil.which("g++"), toolkit_include()
+    if compiler is None:
+        pytest.skip("running CUDA kernels on the CPU needs g++, which is not on PATH")
+    if include is None:
+        pytest.skip("running CUDA kernels on the CPU needs the CUDA toolkit's headers (cuda_runtime_api.h); none found")
+    command = [compiler, *HOST_FLAGS, *flags, f"-I{HERE}", f"-I{csrc / 'cuda'}", "-isystem", str(include), str(source)]
+    done = subprocess.run([*command, "-o", str(output)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return output

@@ -1,0 +1,43 @@
+"""How a fused model is run: by reference, by the fused op whatever it is made of, and by the kernels."""
+
+import pytest
+import torch
+
+import fastgan.nn.fused
+from fastgan import ops
+from fastgan.ops import _library
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread():
+    """The tensors are tiny: threads would only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def fused_op(monkeypatch):
+    """Chains run through the fused op wherever a kernel could, also where none is built; a list of the ops taken."""
+    taken = []
+
+    def whenever_possible(op, *tensors, gap=None):
+        if gap is None:
+            taken.append(op)
+        return gap is None
+
+    monkeypatch.setattr(fastgan.nn.fused, "use_kernel", whenever_possible)
+    with ops.use("auto"):
+        yield taken
+
+
+@pytest.fixture(params=["reference", "fused_op", *(["kernel"] if _library.LOADED else [])])
+def implementation(request):
+    """Every test that takes this runs by each implementation that there is."""
+    if request.param == "fused_op":
+        request.getfixturevalue("fused_op")
+        yield request.param
+        return
+    with ops.use("auto" if request.param == "kernel" else "reference"):
+        yield request.param

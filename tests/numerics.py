@@ -1,0 +1,60 @@
+"""How far a result may lie from the exact one: every numerical bound of the tests, and where it comes from.
+
+Three results are compared: ``actual`` (what is tested), ``baseline`` (the same formula in plain PyTorch, in the dtype
+under test) and ``oracle`` (the same formula in float64). The baseline's distance from the oracle is the rounding error
+that nobody would call a bug, for exactly these shapes and values. A kernel orders its sums in another way, which moves
+that error within the same order of magnitude; hence twice of it, in L2 and in the maximum norm, and one unit in the
+last place of the largest value, because a baseline can be exact by luck.
+
+In float64 the oracle itself rounds and cannot judge: there, the a priori bound of a sum of K terms, K * eps, takes
+over, with K = 4096 above every reduction length used in the tests.
+
+A gradient that is zero by cancellation (a bias in front of a train-mode BatchNorm) has no scale of its own; ``scale``
+then names the size of the terms that cancelled.
+"""
+
+from __future__ import annotations
+
+import torch
+
+TIMES_BASELINE = 2.0
+LONGEST_SUM = 4096
+
+
+def assert_within_oracle(
+    actual: torch.Tensor,
+    oracle: torch.Tensor,
+    baseline: torch.Tensor,
+    name: str = "result",
+    scale: float | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """``actual`` is as near to ``oracle`` as the bound above asks, in L2 and in the maximum norm.
+
+    dtype: the dtype under test where it is not actual's (float32 statistics of bfloat16 data).
+    """
+    assert actual.shape == oracle.shape, f"{name} has shape {tuple(actual.shape)}, expected {tuple(oracle.shape)}"
+    assert not oracle.numel() or torch.isfinite(oracle).all(), f"the oracle of {name} is not finite"
+    dtype = dtype or actual.dtype
+    exact = oracle.detach().double()
+    error, allowed = actual.detach().double() - exact, baseline.detach().double() - exact
+    ulp = torch.finfo(dtype).eps * (LONGEST_SUM if dtype == torch.float64 else 1)
+    for norm, order in (("L2", 2), ("max", float("inf"))):
+        if not exact.numel():
+            continue
+        size = torch.linalg.vector_norm(exact, order).item() if scale is None else scale
+        bound = TIMES_BASELINE * torch.linalg.vector_norm(allowed, order).item() + ulp * size
+        found = torch.linalg.vector_norm(error, order).item()
+        assert found <= bound, f"{name}: {norm} error {found:.3g}, allowed {bound:.3g} (values of size {size:.3g})"
+
+
+def assert_rounding_equal(actual: torch.Tensor, expected: torch.Tensor, name: str = "result", ulps: int = 64) -> None:
+    """Two correct evaluations in one dtype: they differ by rounding, ``ulps`` units of the largest value at most."""
+    assert actual.shape == expected.shape, f"{name} has shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
+    if not expected.numel():
+        return
+    dtype = min((actual.dtype, expected.dtype), key=lambda d: -torch.finfo(d).eps)
+    size = expected.detach().double().abs().max().item()
+    found = (actual.detach().double() - expected.detach().double()).abs().max().item()
+    bound = ulps * torch.finfo(dtype).eps * max(size, torch.finfo(dtype).tiny)
+    assert found <= bound, f"{name}: error {found:.3g}, allowed {bound:.3g} (values of size {size:.3g})"

@@ -1,0 +1,171 @@
+"""The stages of BatchNorm + activation, each alone, and as a synchronised BatchNorm would call them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from numerics import assert_within_oracle
+
+from fastgan.ops import bn_act, bn_act_backward_elemt, bn_act_backward_reduce, bn_stats, use
+
+from .conv_cases import in_layout
+
+ACTIVATIONS = pytest.mark.parametrize("activation", ["none", "relu", "leaky_relu", "tanh"])
+SHAPES = [(3, 5, 7, 9), (1, 59, 3, 3), (4, 1, 1, 1), (2, 3, 16, 16), (5, 6), (2, 4, 11), (2, 3, 2, 5, 4)]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+
+
+def leaky_relu(u: torch.Tensor) -> torch.Tensor:
+    return F.leaky_relu(u, 0.2)
+
+
+def activate(u: torch.Tensor, activation: str) -> torch.Tensor:
+    functions = {"none": torch.clone, "relu": torch.relu, "leaky_relu": leaky_relu, "tanh": torch.tanh}
+    return functions[activation](u)
+
+
+def statistics(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    var, mean = torch.var_mean(z, [0, *range(2, z.dim())], correction=0)
+    return mean, var
+
+
+def affine(channels: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    return 1 + 0.3 * torch.randn(channels, dtype=dtype), torch.randn(channels, dtype=dtype)
+
+
+def channel(vector: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    return vector.view(1, -1, *[1] * (z.dim() - 2))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_statistics(shape, dtype, implementation):
+    z = (torch.randn(shape) * 2 + 3).to(dtype)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    for name, ours, exact, plain in zip(
+        ("mean", "var"), bn_stats(z), statistics(z.double()), statistics(z.to(wide)), strict=True
+    ):
+        assert ours.dtype == wide
+        assert_within_oracle(ours, exact, plain, name, scale=10.0)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "view"])
+@pytest.mark.parametrize("shift", [0.0, 1e4, -1e4])
+def test_the_variance_survives_a_large_mean(layout, shift, implementation):
+    """E[z^2] - mean^2 would be off by 1e8 * 6e-8 = 6, more than the variance itself."""
+    z = in_layout(torch.randn(4, 3, 17, 13) + shift, layout)
+    mean, var = bn_stats(z)
+    exact_mean, exact_var = statistics(z.double())
+    torch.testing.assert_close(mean.double(), exact_mean, rtol=2e-7, atol=1e-5)
+    torch.testing.assert_close(var.double(), exact_var, rtol=1e-5, atol=0)
+
+
+def test_constant_channels_have_no_variance(implementation):
+    mean, var = bn_stats(torch.full((3, 2, 5, 5), 0.1))
+    assert torch.allclose(mean, torch.full((2,), 0.1)) and var.abs().max() < 1e-12
+
+
+@ACTIVATIONS
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "view"])
+def test_forward_and_backward_against_autograd(activation, dtype, layout, implementation):
+    z = in_layout((torch.randn(3, 5, 7, 9) + 0.5).to(dtype), layout)
+    grad_y = in_layout(torch.randn(3, 5, 7, 9).to(dtype), layout)
+    gamma, beta = affine(5, dtype)
+    mean, var = bn_stats(z)
+    invstd = torch.rsqrt(var + 1e-5)
+    y = bn_act(z, mean, invstd, gamma, beta, activation)
+    assert y.dtype == dtype and y.stride() == torch.empty_like(z).stride()
+
+    def by_autograd(dtype):
+        vectors = torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
+        leaf = z.detach().to(dtype).requires_grad_()
+        g, b = (v.detach().to(vectors).requires_grad_() for v in (gamma, beta))
+        u = F.batch_norm(leaf, None, None, g, b, True)
+        if activation in ("relu", "leaky_relu"):  # one activation mask for all: a flipped one is no error of backward
+            out = u * torch.where(y.to(dtype) > 0, 1.0, 0.0 if activation == "relu" else 0.2).to(dtype)
+        else:
+            out = activate(u, activation)
+        out.backward(grad_y.to(dtype))
+        return activate(u, activation).detach(), b.grad, g.grad, leaf.grad
+
+    oracle, plain = by_autograd(torch.float64), by_autograd(dtype)
+    count = z.numel() // z.shape[1]
+    sums = bn_act_backward_reduce(grad_y, y, z, mean, invstd, gamma, beta, activation)
+    means = [s / count for s in sums]
+    grad_z = bn_act_backward_elemt(grad_y, y, z, mean, invstd, gamma, beta, *means, activation)
+    assert grad_z.dtype == dtype
+    size = grad_y.double().norm().item()
+    for name, actual, exact, baseline in zip(
+        ("y", "sum_g", "sum_g_xhat", "grad_z"), (y, *sums, grad_z), oracle, plain, strict=True
+    ):
+        assert_within_oracle(actual, exact, baseline, name, scale=size if name.startswith("sum") else None)
+
+
+@ACTIVATIONS
+def test_without_affine_and_with_constant_statistics(activation, implementation):
+    z, grad_y = torch.randn(2, 4, 5, 5), torch.randn(2, 4, 5, 5)
+    mean, invstd, nothing = torch.randn(4), torch.rand(4) + 0.5, torch.zeros(4)
+    leaf = z.clone().requires_grad_()
+    expected = activate((leaf - channel(mean, z)) * channel(invstd, z), activation)
+    expected.backward(grad_y)
+    y = bn_act(z, mean, invstd, None, None, activation)
+    grad_z = bn_act_backward_elemt(grad_y, y, z, mean, invstd, None, None, nothing, nothing, activation)
+    torch.testing.assert_close(y, expected.detach())
+    torch.testing.assert_close(grad_z, leaf.grad)
+
+
+@ACTIVATIONS
+def test_two_processes_reduce_between_the_stages(activation, implementation):
+    """What a synchronised BatchNorm does with two unequal shards equals one BatchNorm over the whole batch."""
+    z, grad_y = torch.randn(6, 3, 4, 4) * 2 + 1, torch.randn(6, 3, 4, 4)
+    gamma, beta = affine(3, torch.float32)
+    shards, grads = z.split([2, 4]), grad_y.split([2, 4])
+    counts = torch.tensor([[2.0 * 16], [4.0 * 16]])
+    local_mean, local_var = (torch.stack(s) for s in zip(*(bn_stats(s) for s in shards), strict=True))
+    mean = (counts * local_mean).sum(0) / counts.sum()
+    var = (counts * (local_var + (local_mean - mean) ** 2)).sum(0) / counts.sum()
+    invstd = torch.rsqrt(var + 1e-5)
+    ys = [bn_act(s, mean, invstd, gamma, beta, activation) for s in shards]
+    sums = [
+        bn_act_backward_reduce(g, y, s, mean, invstd, gamma, beta, activation)
+        for g, y, s in zip(grads, ys, shards, strict=True)
+    ]
+    sum_g, sum_g_xhat = (a + b for a, b in zip(*sums, strict=True))
+    means = sum_g / counts.sum(), sum_g_xhat / counts.sum()
+    grad_z = torch.cat(
+        [
+            bn_act_backward_elemt(g, y, s, mean, invstd, gamma, beta, *means, activation)
+            for g, y, s in zip(grads, ys, shards, strict=True)
+        ]
+    )
+    leaf, g, b = (t.clone().requires_grad_() for t in (z, gamma, beta))
+    expected = activate(F.batch_norm(leaf, None, None, g, b, True), activation)
+    expected.backward(grad_y)
+    for ours, plain in ((torch.cat(ys), expected), (grad_z, leaf.grad), (sum_g, b.grad), (sum_g_xhat, g.grad)):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_empty_batch_and_negative_slope_take_the_reference():
+    z = torch.zeros(0, 3, 4, 4)
+    assert bn_act(z, torch.zeros(3), torch.ones(3)).shape == z.shape
+    z = torch.randn(2, 3, 4, 4)
+    y = bn_act(z, torch.zeros(3), torch.ones(3), None, None, "leaky_relu", -0.5)
+    torch.testing.assert_close(y, F.leaky_relu(z, -0.5))
+    with use("reference"), pytest.raises(ValueError, match="bn_act: activation is 'gelu'"):
+        bn_act(z, torch.zeros(3), torch.ones(3), activation="gelu")
+
+
+@ACTIVATIONS
+def test_opcheck(activation, kernels):
+    ops = torch.ops.fastgan
+    z, grad_y = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    mean, invstd, gamma, beta = torch.randn(3), torch.rand(3), torch.randn(3), torch.randn(3)
+    y = ops.bn_act(z, mean, invstd, gamma, beta, activation, 0.2)
+    torch.library.opcheck(ops.bn_stats.default, (z,))
+    torch.library.opcheck(ops.bn_act.default, (z, mean, invstd, gamma, beta, activation, 0.2))
+    shared = (grad_y, y, z, mean, invstd, gamma, beta)
+    torch.library.opcheck(ops.bn_act_backward_reduce.default, (*shared, activation, 0.2))
+    torch.library.opcheck(ops.bn_act_backward_elemt.default, (*shared, mean, gamma, activation, 0.2))

@@ -1,0 +1,136 @@
+"""Sample grids, the best checkpoint, progress, and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastgan.data.batch import Batch
+from fastgan.training.callbacks import BestMetric, SampleGrid
+from fastgan.training.checkpoint import read_checkpoint
+from fastgan.training.grid import make_grid, save_grid
+from fastgan.training.trainer import Trainer
+
+from .stubs import Images, TinyGAN
+
+
+def run(architecture: TinyGAN, out: Path | None, **options: object) -> Trainer:
+    trainer = Trainer(architecture, Images(20), out=out, **{"steps": 4, "progress": False, **options})
+    trainer.fit()
+    return trainer
+
+
+def test_grid_lays_images_out_row_by_row() -> None:
+    images = torch.stack([torch.full((1, 2, 3), value) for value in (-1.0, 0.0, 1.0, 5.0, float("nan"))])
+    grid = make_grid(images, columns=2, gap=1)
+    assert grid.shape == (3 * 3 + 1, 2 * 4 + 1, 1) and grid.dtype == torch.uint8
+    cells = [grid[1 + 3 * r : 3 + 3 * r, 1 + 4 * c : 4 + 4 * c].unique().tolist() for r in range(3) for c in range(2)]
+    assert cells == [[0], [128], [255], [255], [0], [0]]
+    assert grid[0].max() == 0 and grid[3].max() == 0
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA"), (2, "L"), (7, "L")])
+def test_pictures_of_any_channel_count(tmp_path: Path, channels: int, mode: str) -> None:
+    images = torch.rand(3, channels, 4, 4) * 2 - 1
+    path = save_grid(images, tmp_path / "new" / "grid.png", columns=8)
+    with Image.open(path) as picture:
+        assert picture.mode == mode and picture.size == (3 * 6 + 2, 6 + 2)
+        assert np.array_equal(np.asarray(picture), make_grid(images).squeeze(2).numpy())
+
+
+def test_one_image_without_a_gap_is_that_image(tmp_path: Path) -> None:
+    image = torch.arange(12.0).view(1, 1, 3, 4) / 6 - 1
+    with Image.open(save_grid(image, tmp_path / "one.png", columns=1, gap=0)) as picture:
+        assert np.array_equal(np.asarray(picture), ((image[0, 0] + 1) * 127.5).round().to(torch.uint8).numpy())
+
+
+def test_bad_grids() -> None:
+    with pytest.raises(ValueError, match=r"images has shape \(3, 4, 4\); a grid takes \(N, C, H, W\)"):
+        make_grid(torch.zeros(3, 4, 4))
+    with pytest.raises(ValueError, match="columns is 0"):
+        make_grid(torch.zeros(1, 1, 4, 4), columns=0)
+
+
+def test_samples_come_from_the_same_noise_and_the_average(tmp_path: Path) -> None:
+    seen: list[torch.Tensor] = []
+
+    class Recording(TinyGAN):
+        def generate(self, batch: Batch) -> torch.Tensor:
+            assert not self.training
+            seen.append(batch.latent.clone())
+            return super().generate(batch)
+
+    trainer = run(Recording(), tmp_path, sample_every=2)
+    assert len(seen) == 2 and torch.equal(seen[0], seen[1]) and seen[0].shape == (64, 3)
+    with trainer.averaged():
+        images = TinyGAN.generate(trainer.architecture, Batch(latent=seen[0]))
+    with Image.open(tmp_path / "samples" / "step_000004.png") as picture:
+        assert np.array_equal(np.asarray(picture), make_grid(images).squeeze(2).numpy())
+    state = read_checkpoint(tmp_path / "checkpoints" / "last.safetensors")
+    assert torch.equal(state["callbacks"]["SampleGrid"]["latent"], seen[0])
+
+
+def test_conditions_are_those_of_the_first_items(tmp_path: Path) -> None:
+    seen: list[Batch] = []
+
+    class Conditional(TinyGAN):
+        conditions: ClassVar[tuple[str, ...]] = ("label",)
+
+        def generate(self, batch: Batch) -> torch.Tensor:
+            seen.append(batch)
+            return super().generate(batch)
+
+    run(Conditional(), tmp_path, sample_every=4)
+    assert seen[-1].label.tolist() == [i % 3 for i in range(16)]  # 20 items make a grid of 4 x 4
+    assert seen[-1].image is None and len(seen[-1].latent) == 16
+
+
+@pytest.mark.parametrize("shape", [(64, 1, 1, 1), (64, 5, 1, 4, 4), None])
+def test_what_is_no_picture_gets_no_grid(tmp_path: Path, shape: tuple | None) -> None:
+    class Other(TinyGAN):
+        def generate(self, batch: Batch) -> torch.Tensor:
+            if shape is None:
+                raise NotImplementedError
+            return torch.zeros(shape)
+
+    run(Other(), tmp_path, sample_every=1)
+    assert not (tmp_path / "samples").exists()
+
+
+@pytest.mark.parametrize(("lower", "values", "best"), [(True, [3, 1, 2, 5], 2), (False, [3, 1, 4, float("nan")], 3)])
+def test_the_best_checkpoint_is_kept(tmp_path: Path, lower: bool, values: list[float], best: int) -> None:
+    coming, weights = iter(values), []
+
+    def metric(architecture: TinyGAN) -> tuple[str, float, bool]:
+        weights.append(architecture.generator[0].weight.clone())
+        return "quality", next(coming), lower
+
+    trainer = run(TinyGAN(), tmp_path, metric=metric, metric_every=1)
+    state = read_checkpoint(tmp_path / "checkpoints" / "best.safetensors")
+    assert state["step"] == best and state["metric"] == {"name": "quality", "value": values[best - 1]}
+    assert torch.equal(state["ema"]["tensors"]["generator.0.weight"], weights[best - 1])
+    assert next(c for c in trainer.callbacks if isinstance(c, BestMetric)).best_step == best
+    assert ('"quality": null' in (tmp_path / "metrics.jsonl").read_text()) == (not lower)
+
+
+def test_every_measurement_sees_the_same_random_numbers() -> None:
+    drawn = []
+    run(TinyGAN(), None, metric_every=1, metric=lambda gan: ("m", drawn.append(gan.latent(2)) or 0.0, True))
+    assert len(drawn) == 4 and all(torch.equal(drawn[0], other) for other in drawn)
+
+
+def test_progress_prints_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture) -> None:
+    run(TinyGAN(), None, log_every=2, progress=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["step 2/4", "step 4/4"]
+    assert "critic/wasserstein" in lines[0]
+
+
+def test_in_memory_there_are_no_samples() -> None:
+    trainer = run(TinyGAN(), None, sample_every=1)
+    assert trainer.run is None and any(isinstance(callback, SampleGrid) for callback in trainer.callbacks)
