@@ -85,7 +85,7 @@ class Torch:
         spec = importlib.util.find_spec("torch")
         if spec is None or spec.origin is None:
             raise SystemExit(
-                "fastgan: torch is not importable here, and the extension is built against the torch that is installed; "
+                "fastgan: torch is not importable here, and the extension is built against the installed torch; "
                 "install torch, then run: pip install --no-build-isolation . (FASTGAN_BUILD=skip installs pure Python)"
             )
         version = metadata.version("torch")
@@ -242,7 +242,8 @@ class Build:
         quoted = {key: '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for key, value in facts.items()}
         lines = [f'    {{"{key}", {value}}},' for key, value in quoted.items()]
         rows = "\n".join(lines)
-        text = f"// Written by setup.py: facts of this build.\nstatic const char* const kBuildInfo[][2] = {{\n{rows}\n}};\n"
+        array = f"static const char* const kBuildInfo[][2] = {{\n{rows}\n}};"
+        text = f"// Written by setup.py: facts of this build.\n{array}\n"
         header = self.folder / "build_info.h"
         if not header.exists() or header.read_text() != text:  # an unchanged header is not compiled again
             header.write_text(text)
@@ -416,9 +417,7 @@ class BuildPython(build_py):
 def not_built(reason: str) -> None:
     """Say why there is no extension; an error where one is required."""
     if choice("FASTGAN_BUILD") == "require":
-        raise SystemExit(
-            f"fastgan: the extension was not built because {reason}, and FASTGAN_BUILD=require asks for it"
-        )
+        raise SystemExit(f"fastgan: FASTGAN_BUILD=require, but the extension was not built because {reason}")
     say(f"not built because {reason}; fastgan works in pure PyTorch, without its fast kernels")
 
 

@@ -3,8 +3,9 @@
     python benchmarks/gpu_check.py [--device cuda] [--only WORD ...] [--out FILE.json]
 
 A result passes when its error against float64, both largest and root mean square, is at most twice that of the
-reference in the same dtype, plus one unit in the last place of the result's scale. Beside that: the same bits from
-repeated runs, a stream of one's own, a CUDA graph, the second device where there is one.
+reference in the same dtype, plus one unit in the last place of the result's scale; sums, which torch may take in another
+and luckier order, get four. Beside that: the same bits from repeated runs, a stream of one's own, a CUDA graph, the
+second device where there is one.
 Exit status: 0 all passed, 1 something failed, 2 no such device or no kernels for it.
 """
 
@@ -21,10 +22,17 @@ from collections.abc import Callable, Iterator
 import torch
 
 import fastgan
-from fastgan.ops import _library
+from fastgan.ops import _library, _penalty_ops
 from fastgan.ops._dispatch import use_kernel
+from fastgan.ops.bn_act import (
+    bn_act_backward_elemt_reference,
+    bn_act_backward_reduce_reference,
+    bn_act_reference,
+    bn_stats_reference,
+)
 
 OPS = torch.ops.fastgan
+SUM_ULPS = 4
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # (N, C, H, W): odd planes, whole vectors, single pixels, a real layer; more channels than a block has lanes
 IMAGES = [(2, 3, 5, 7), (3, 8, 4, 4), (5, 40, 1, 1), (16, 64, 32, 32), (2, 515, 3, 3)]
@@ -44,19 +52,19 @@ def errors(actual: torch.Tensor, oracle: torch.Tensor) -> tuple[float, float]:
     return difference.max().item(), difference.square().mean().sqrt().item()
 
 
-def failure(actual, same_dtype, oracle) -> str | None:
+def failure(actual, same_dtype, oracle, ulps: int = 1) -> str | None:
     """Why ``actual`` is not as good as the bound above asks; None where it is. Sequences: the first that fails."""
     if isinstance(actual, (tuple, list)):
-        found = (failure(*triple) for triple in zip(actual, same_dtype, oracle, strict=True))
+        found = (failure(*triple, ulps) for triple in zip(actual, same_dtype, oracle, strict=True))
         return next((f"output {i}: {text}" for i, text in enumerate(found) if text), None)
     if actual.shape != oracle.shape:
         return f"shape {tuple(actual.shape)}, expected {tuple(oracle.shape)}"
     if actual.numel() == 0:
         return None
-    ulp = torch.finfo(actual.dtype).eps * max(oracle.abs().max().item(), 1e-30)
+    ulp = ulps * torch.finfo(actual.dtype).eps * max(oracle.abs().max().item(), 1e-30)
     for name, ours, theirs in zip(("largest", "rms"), errors(actual, oracle), errors(same_dtype, oracle), strict=True):
         if not ours <= 2 * theirs + ulp:
-            return f"{name} error {ours:.3g}, the reference's {theirs:.3g}, one ulp {ulp:.3g}"
+            return f"{name} error {ours:.3g}, the reference's {theirs:.3g}, {ulps} ulp {ulp:.3g}"
     return None
 
 
@@ -77,37 +85,39 @@ def image_cases() -> Iterator[tuple]:
 
 @check
 def bn_stats(device) -> Iterator:
-    from fastgan.ops.bn_act import bn_stats_reference
-
     for case, shape, dtype, memory_format in image_cases():
         z = randn(shape, device, dtype, memory_format) + 3
-        yield case, failure(OPS.bn_stats(z), bn_stats_reference(z), bn_stats_reference(z.double()))
-    far = randn((8, 4, 64, 64), device) + 1e4
-    yield "mean 1e4", failure(OPS.bn_stats(far), bn_stats_reference(far), bn_stats_reference(far.double()))
+        yield case, failure(OPS.bn_stats(z), bn_stats_reference(z), bn_stats_reference(z.double()), SUM_ULPS)
+    far = randn((8, 4, 64, 64), device) + 1e4  # E[z^2] - mean^2 in float32 would be off by about 6
+    (_, var), (_, exact) = OPS.bn_stats(far), bn_stats_reference(far.double())
+    worst = (var - exact).abs().max().item()
+    yield "mean 1e4, deviation 1", None if worst < 1e-4 else f"variance off by {worst:.3g}"
 
 
 @check
 def bn_act_and_backward(device) -> Iterator:
-    from fastgan.ops import bn_act as module
-
     for (case, shape, dtype, memory_format), activation in itertools.product(image_cases(), ACTIVATIONS):
         z, grad_y = (randn(shape, device, dtype, memory_format) for _ in range(2))
         mean, beta = randn(shape[1], device), randn(shape[1], device, dtype)
         invstd, gamma = randn(shape[1], device).abs() + 0.5, randn(shape[1], device, dtype) + 1
         affine, act = (mean, invstd, gamma, beta), (activation, 0.2)
         y = OPS.bn_act(z, *affine, *act)
-        reference = module.bn_act_reference
+        reference = bn_act_reference
         text = failure(y, reference(z, *affine, *act), reference(*wide(z, *affine), *act))
+        # tanh takes its derivative from the rounded y, as torch's own does; the reference would compute tanh(u) anew
+        tanh = activation == "tanh"
+        g = grad_y.float() * (1 - y.float() ** 2) if tanh else grad_y
+        wide_g = grad_y.double() * (1 - y.double() ** 2) if tanh else grad_y.double()
+        ref_act = ("none", 0.0) if tanh else act
         sums = OPS.bn_act_backward_reduce(grad_y, y, z, *affine, *act)
-        reference = module.bn_act_backward_reduce_reference
-        oracle = reference(*wide(grad_y, z, *affine), *act)
-        text = text or failure(sums, reference(grad_y, z, *affine, *act), oracle)
+        reference = bn_act_backward_reduce_reference
+        oracle = reference(wide_g, *wide(z, *affine), *ref_act)
+        text = text or failure(sums, reference(g, z, *affine, *ref_act), oracle, SUM_ULPS)
         means = [s.float() / (z.numel() // shape[1]) for s in oracle]
         grad_z = OPS.bn_act_backward_elemt(grad_y, y, z, *affine, *means, *act)
-        reference = module.bn_act_backward_elemt_reference
-        text = text or failure(
-            grad_z, reference(grad_y, z, *affine, *means, *act), reference(*wide(grad_y, z, *affine, *means), *act)
-        )
+        reference = bn_act_backward_elemt_reference
+        baseline = reference(g, z, *affine, *means, *ref_act)
+        text = text or failure(grad_z, baseline, reference(wide_g, *wide(z, *affine, *means), *ref_act))
         yield f"{case} {activation}", text
 
 
@@ -144,21 +154,19 @@ def conv_bn_act(device) -> Iterator:
         ours = run("kernel", *tensors)
         same = run("reference", *tensors)
         oracle = run("reference", *wide(*tensors), fixed=wide(*running))
-        # a sign of u that rounding flips moves a gradient by its whole size; y is continuous there, so only y is held
-        # to the bound, and gradients to a share of their norm
+        # rounding may flip the sign of a u near 0 and with it a whole gradient; y is continuous there, so y is held to
+        # the bound, and gradients to a share of their norm
         text = failure(ours[0], same[0], oracle[0])
         limit = {torch.float32: 2e-3, torch.bfloat16: 4e-2, torch.float16: 1e-2}[dtype]
-        for i, (a, b) in enumerate(zip(ours[1:], oracle[1:], strict=True)):
-            relative = ((a.double() - b).norm() / b.norm().clamp_min(1e-30)).item()
-            if not relative <= limit:
-                text = text or f"gradient {i}: relative error {relative:.3g} over {limit}"
+        for i, (a, b, exact) in enumerate(zip(ours[1:], same[1:], oracle[1:], strict=True)):
+            ours_off, same_off = ((t.double() - exact).norm() / exact.norm().clamp_min(1e-30) for t in (a, b))
+            if not ours_off <= 2 * same_off + limit:
+                text = text or f"gradient {i}: relative error {ours_off:.3g}, the reference's {same_off:.3g}"
         yield f"{name} {dtype_name} {format_name} {mode or 'train'} {activation}", text
 
 
 @check
 def penalty_inner_ops(device) -> Iterator:
-    from fastgan.ops import _penalty_ops as module
-
     for shape, (dtype_name, dtype) in itertools.product(
         [(1, 1), (5, 2), (3, 35), (64, 3, 64, 64), (7, 8200)], DTYPES.items()
     ):
@@ -167,7 +175,7 @@ def penalty_inner_ops(device) -> Iterator:
         epsilon = torch.rand(shape[0], device=device).to(dtype)
 
         def mix(real, fake, epsilon):
-            e = module.per_sample(epsilon, real)
+            e = _penalty_ops.per_sample(epsilon, real)
             return e * real + (1 - e) * fake
 
         oracle = mix(*wide(real, fake, epsilon))
@@ -183,11 +191,14 @@ def penalty_inner_ops(device) -> Iterator:
 
             def penalty_of(grad, one_sided=one_sided):
                 leaf = grad.clone().requires_grad_()
-                value, norms = module._penalty_reference(leaf, 10.0, 1.0, one_sided)
+                value, norms = _penalty_ops._penalty_reference(leaf, 10.0, 1.0, one_sided)
                 return value.detach(), norms.detach(), torch.autograd.grad(value, leaf)[0]
 
             ours, oracle = OPS.penalty(grad, 10.0, 1.0, one_sided), penalty_of(grad.double())
-            yield f"penalty {case} one_sided={one_sided}", failure(ours, penalty_of(grad), oracle)
+            text = failure(ours[1:], penalty_of(grad)[1:], oracle[1:], SUM_ULPS)
+            off = abs(ours[0].item() - oracle[0].item())  # norm - 1 cancels: judged by the size of what cancelled
+            text = text or (None if off <= 1e-5 * max(1, oracle[0].item()) else f"penalty off by {off:.3g}")
+            yield f"penalty {case} one_sided={one_sided}", text
 
 
 def parameters(device, dtype=torch.float32) -> list[torch.Tensor]:

@@ -22,6 +22,8 @@ _NAMES = {
     "fuse": "fastgan.nn.fuse",
     "info": "fastgan._info",
     "list_architectures": "fastgan.registry",
+    "load_run": "fastgan.training.checkpoint",
+    "option": "fastgan.architectures.base",
     "register": "fastgan.registry",
     "unfuse": "fastgan.nn.fuse",
 }
@@ -30,11 +32,12 @@ __all__ = sorted([*_MODULES, *_NAMES, "__version__"])
 
 if TYPE_CHECKING:
     from fastgan import losses, nn, ops, optim
-    from fastgan.architectures.base import Architecture, Phase, Stage
+    from fastgan.architectures.base import Architecture, Phase, Stage, option
     from fastgan.data.batch import Batch
     from fastgan._info import info
     from fastgan.nn.fuse import fuse, unfuse
     from fastgan.registry import create, list_architectures, register
+    from fastgan.training.checkpoint import load_run
     from fastgan.training.trainer import Trainer
 
 

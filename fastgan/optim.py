@@ -61,14 +61,14 @@ class RMSprop(torch.optim.RMSprop):
             self._complete(group)
 
     def add_param_group(self, param_group) -> None:
+        if isinstance(param_group, dict):
+            _check_clip_value(param_group.get("clip_value"))
         super().add_param_group(param_group)
         if "clip_value" in self.defaults:  # not yet while torch's __init__ adds the first groups
             self._complete(param_group)
 
     def _complete(self, group: dict) -> None:
-        clip_value = group.setdefault("clip_value", self.defaults["clip_value"])
-        if clip_value is not None and not clip_value > 0:
-            raise ValueError(f"RMSprop: clip_value is {clip_value}; it takes a number above 0, or None")
+        _check_clip_value(group.setdefault("clip_value", self.defaults["clip_value"]))
         if group["differentiable"]:
             raise ValueError("RMSprop: differentiable is True; it takes False (torch.optim.RMSprop takes True)")
 
@@ -114,6 +114,11 @@ class RMSprop(torch.optim.RMSprop):
             )  # fmt: skip
         if clip_value is not None and unclipped:
             clip_weights_(unclipped, clip_value)
+
+
+def _check_clip_value(clip_value: float | None) -> None:
+    if clip_value is not None and (not isinstance(clip_value, (int, float)) or not clip_value > 0):
+        raise ValueError(f"RMSprop: clip_value is {clip_value}; it takes a number above 0, or None")
 
 
 def _gap(group: dict, params: list[torch.Tensor], grads: list[torch.Tensor]) -> str | None:

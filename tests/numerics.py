@@ -10,7 +10,7 @@ In float64 the oracle itself rounds and cannot judge: there, the a priori bound 
 over, with K = 4096 above every reduction length used in the tests.
 
 A gradient that is zero by cancellation (a bias in front of a train-mode BatchNorm) has no scale of its own; ``scale``
-then names the size of the terms that cancelled.
+then names the size of the terms that cancelled, or the tensor whose values they are.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def assert_within_oracle(
     oracle: torch.Tensor,
     baseline: torch.Tensor,
     name: str = "result",
-    scale: float | None = None,
+    scale: float | torch.Tensor | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
     """``actual`` is as near to ``oracle`` as the bound above asks, in L2 and in the maximum norm.
@@ -42,7 +42,8 @@ def assert_within_oracle(
     for norm, order in (("L2", 2), ("max", float("inf"))):
         if not exact.numel():
             continue
-        size = torch.linalg.vector_norm(exact, order).item() if scale is None else scale
+        sized = exact if scale is None else scale
+        size = torch.linalg.vector_norm(sized.detach().double(), order).item() if torch.is_tensor(sized) else sized
         bound = TIMES_BASELINE * torch.linalg.vector_norm(allowed, order).item() + ulp * size
         found = torch.linalg.vector_norm(error, order).item()
         assert found <= bound, f"{name}: {norm} error {found:.3g}, allowed {bound:.3g} (values of size {size:.3g})"

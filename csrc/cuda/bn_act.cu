@@ -18,7 +18,6 @@ namespace {
 
 template <class T>
 struct BnActOp {
-  using Element = T;
   using Channel = ChannelAffine;
 
   BnActParams p;

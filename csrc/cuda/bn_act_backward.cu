@@ -37,7 +37,6 @@ __device__ __forceinline__ void load_g(const BnActBackwardParams& p, const Chann
 
 template <class T>
 struct BackwardReduceOp {
-  using Element = T;
   using Accumulator = SumPair;
   using Channel = ChannelAffine;
 
@@ -70,7 +69,6 @@ struct BackwardReduceOp {
 
 template <class T>
 struct BackwardElemtOp {
-  using Element = T;
   struct Channel {
     ChannelAffine affine;
     float mean_g, slope;  // grad_z = scale * (g - mean_g - (z - mean) * slope)

@@ -18,7 +18,6 @@ namespace {
 
 template <class T>
 struct StatsOp {
-  using Element = T;
   using Accumulator = Moments;
   struct Channel {};
 

@@ -1,7 +1,7 @@
 // Elementwise kernels over an image batch (N, C, S) with per-channel parameters (bn_act, bn_act_backward_elemt).
 //
 // An operation Op gives
-//   Op::Element, Op::Channel
+//   Op::Channel
 //   Channel channel(int c)                                            one channel's parameters
 //   void map(const Channel (&)[K], int64_t offset)                    V neighbouring elements; K = 1: all of one channel,
 //                                                                     K = V: element v belongs to channel v

@@ -1,7 +1,7 @@
 // Per-channel reductions of an image batch (N, C, S): the two kernels behind bn_stats and bn_act_backward_reduce.
 //
 // An operation Op gives
-//   Op::Element, Op::Accumulator, Op::Channel
+//   Op::Accumulator, Op::Channel
 //   Channel channel(int c)                                            what one channel's elements share, loaded once
 //   void add(Accumulator& a, const Channel&, int64_t offset)          V neighbouring elements of one channel
 //   void add_columns(Accumulator (&a)[V], const Channel (&)[V], int64_t offset)     one element of V neighbouring channels

@@ -212,7 +212,7 @@ def format_row(r: Row) -> str:
     verdict += "" if r.memory_passed else ", TOO MUCH MEMORY"
     verdict += ", noisy" if r.noisy else ""
     spread = f"{r.speedup.median:.2f} [{r.speedup.low:.2f}, {r.speedup.high:.2f}]"
-    name = f"{r.op} {r.case} {r.mode}".replace("step", "", 1).strip() if r.op == "step" else f"{r.op} {r.case} {r.mode}"
+    name = f"{r.case} {r.mode}" if r.op == r.mode else f"{r.op} {r.case} {r.mode}"
     return (
         f"{name:<52} {_milliseconds(r, r.strongest):<29} {_milliseconds(r, r.ours):<31} {spread:<22} "
         f"{memory:<8} {r.bar:<5g} {verdict}; {r.implementation}"

@@ -80,7 +80,8 @@ def fuse(model, report=False):
     Limits: a forward that takes another path because of a global, a random number or a float attribute is noticed where
     a chain was left half-way (RuntimeError), not where it reads a result inside a chain that it did not read when
     traced. Recomputed by torch.utils.checkpoint(use_reentrant=False), a module's running statistics count a batch once
-    where torch counts it twice. Classes change to subclasses (FusedConv2d, ...), so tests by ``type(m) is nn.Conv2d`` belong before `fuse`.
+    where torch counts it twice. Classes change to subclasses (FusedConv2d, ...), so tests by ``type(m) is nn.Conv2d``
+    belong before `fuse`.
 
     Raises:
         TypeError: ``model`` is not a Module.

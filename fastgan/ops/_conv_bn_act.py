@@ -205,11 +205,11 @@ def define(name: str, transposed: bool) -> None:
         nones = [None] * (2 + n_integers + 6)
         if grad_y is None:
             return None, None, None, None, None, *nones
-        bias, gamma, beta = ctx.saved_tensors[2:5]
+        saved = ctx.saved_tensors  # once: recomputation by torch.utils.checkpoint allows no second look
         need_x, need_weight, need_bias, need_gamma, need_beta = ctx.needs_input_grad[:5]
         need_affine = need_gamma or need_beta
         grads = backward_op(
-            grad_y, *ctx.saved_tensors, *ctx.conv.as_op_arguments(), ctx.norm, ctx.training, ctx.act, ctx.slope,
+            grad_y, *saved, *ctx.conv.as_op_arguments(), ctx.norm, ctx.training, ctx.act, ctx.slope,
             need_x, need_weight, need_bias, need_affine, ctx.eps,
         )  # fmt: skip
         needed = (need_x, need_weight, need_bias, need_gamma, need_beta)

@@ -217,6 +217,11 @@ def _layer_dtype(h: Tensor) -> torch.dtype:
 class _Proxy(fx.Proxy):
     """Records ``h += y`` as such; fx's own reads it as ``h = h + y`` and does not see what other names of h become."""
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in ("tracer", "node"):  # weight.data = ..., which fx's own would swallow
+            raise NotPiecewiseLinear(f"its forward assigns to {self.node.name}.{name}")
+        super().__setattr__(name, value)
+
 
 def _record_inplace(operation: Callable) -> Callable:
     def method(self: fx.Proxy, other: Any) -> fx.Proxy:
@@ -372,6 +377,8 @@ class Program:
             if inputs and not self._is_shape_query(node):  # all others are values that the input's gradient never sees
                 self.steps[node] = self._merged(node, self._step(node, inputs))
                 self._dependent.add(node)
+            elif node.target in _INPLACE or (node.op == "call_method" and node.target.endswith("_")):
+                raise NotPiecewiseLinear(f"{node.name} changes a tensor that is not computed from its input")
         if self.output not in self._dependent:
             raise NotPiecewiseLinear("its output does not depend on its input")
 

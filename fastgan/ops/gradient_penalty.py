@@ -9,6 +9,8 @@ is derived in _piecewise_linear.py.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Callable, Sequence
 from numbers import Real
 
@@ -57,7 +59,6 @@ class _NoSecondDerivative(torch.autograd.Function):
         )
 
 
-@torch.compiler.disable
 def gradient_penalty(
     critic: nn.Module | Callable[..., torch.Tensor],
     real: torch.Tensor,
@@ -91,9 +92,28 @@ def gradient_penalty(
         ValueError, TypeError: wrong shapes or options; or method="analytic" for a critic it does not cover, and why.
     """
     _check(critic, real, fake, weight, target, critic_args, epsilon, method)
+    run = _eager(_gradient_penalty)
+    return run(critic, real, fake, weight, target, one_sided, critic_args, epsilon, method)
+
+
+# What torch.compiler.disable sets. The decorator itself would import torch._dynamo, seconds of every `import fastgan`.
+gradient_penalty._torchdynamo_disable = True
+
+
+def _eager(function):
+    """``function``, and where anything may be compiled at all, a form of it that is not."""
+    return torch.compiler.disable(function) if "torch._dynamo" in sys.modules else function
+
+
+def _eager_submodules():
+    """Inside, submodules that the user compiled run eager: what torch.compile makes has no second derivative."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
+
+
+def _gradient_penalty(critic, real, fake, weight, target, one_sided, critic_args, epsilon, method) -> torch.Tensor:
     if torch.is_inference_mode_enabled():  # whose tensors have no gradients at all, not even inside enable_grad
         with torch.inference_mode(False), torch.no_grad():
-            return gradient_penalty(critic, real, fake, weight, target, one_sided, critic_args, epsilon, method)
+            return _gradient_penalty(critic, real, fake, weight, target, one_sided, critic_args, epsilon, method)
     real, fake = real.detach(), fake.detach()
     if epsilon is None:
         epsilon = torch.rand(len(real), device=real.device, dtype=real.dtype)
@@ -117,8 +137,7 @@ def gradient_penalty(
 
 def _double_backward(critic, x_hat, critic_args, weight, target, one_sided) -> torch.Tensor:
     create_graph = torch.is_grad_enabled()
-    # Compiled submodules run eager: what torch.compile makes has no second derivative.
-    with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
+    with torch.enable_grad(), _eager_submodules():
         logits = critic(x_hat.requires_grad_(), *critic_args)
         if not isinstance(logits, torch.Tensor):
             raise ValueError(f"gradient_penalty: critic returned {type(logits).__name__}; it has to return one tensor")

@@ -27,7 +27,7 @@ PRESET = {
     "image_size": 1, "channels": 1, "z_dim": 1, "hidden": 32, "maxout_units": 16, "input_dropout": 0.0, "dropout": 0.0,
     "init_generator": 0.5, "init_discriminator": 0.5, "lr_decay": 1.001,
 }  # fmt: skip
-BAR = "D(x) within .05 of 1/2 on the central 95% of p_data"
+BAR = "D(x) within .05 of 1/2 on the central 95% of p_data; mean and standard deviation of p_g within .1 of 0 and 1"
 MASS_95 = 1.96  # N(0, 1) has 95% of its mass within +-1.96
 
 
@@ -69,7 +69,9 @@ def run(out: Path, seed: int = 0) -> Result:
     out.mkdir(parents=True, exist_ok=True)
     draw(panels, out / "figure.png")
     (out / "measured.json").write_text(json.dumps({"seed": seed, "steps": STEPS, **measured}, indent=2) + "\n")
-    return Result(measured, BAR, measured["largest |D(x) - 1/2|"] <= 0.05)
+    # D = 1/2 alone proves no match: a discriminator that lags behind says 1/2 as well
+    matched = abs(samples.mean().item()) <= 0.1 and abs(samples.std().item() - 1) <= 0.1
+    return Result(measured, BAR, matched and measured["largest |D(x) - 1/2|"] <= 0.05)
 
 
 def draw(panels: Panels, file: Path) -> None:

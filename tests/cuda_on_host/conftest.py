@@ -1,14 +1,43 @@
-"""csrc/cuda as a shared library for the CPU, built once a session."""
+"""csrc/cuda, and the CUDA half of csrc/ops over it, as shared libraries for the CPU, built once a session."""
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from cuda_on_host.structs import Kernels
-from cuda_on_host.toolchain import HERE, compile_for_host
+import pytest
+import torch
+
+import fastgan.ops  # noqa: F401
+import fastgan.optim  # noqa: F401  (both define schemas)
+
+from .structs import Kernels
+from .toolchain import CSRC, HERE, compile_for_host
 
 
 @pytest.fixture(scope="session")
-def kernels(tmp_path_factory) -> Kernels:
+def kernels_library(tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("cuda_on_host") / "kernels.so"
-    return Kernels(compile_for_host(output, HERE / "kernels.cpp", "-O1", "-shared", "-fPIC"))
+    return compile_for_host(output, HERE / "kernels.cpp", "-O1", "-shared", "-fPIC")
+
+
+@pytest.fixture(scope="session")
+def host_kernels(kernels_library) -> Kernels:
+    return Kernels(kernels_library)
+
+
+@pytest.fixture(scope="session")
+def ops(kernels_library):
+    """torch.ops.cuda_on_host: fastgan's CUDA implementations for CPU tensors, under fastgan's own schemas."""
+    torch_root = Path(torch.__file__).parent
+    flags = ["-O0", "-shared", "-fPIC", "-fvisibility=hidden", f"-I{CSRC}", "-isystem", str(torch_root / "include")]
+    flags += ["-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY", "-DUSE_CUDA", "-Wno-psabi"]
+    link = [str(kernels_library), "-Wl,--no-as-needed", f"-L{torch_root / 'lib'}", "-ltorch"]
+    output = kernels_library.with_name("ops.so")
+    compile_for_host(output, HERE / "ops.cpp", *flags, link=link)
+    library = torch.library.Library("cuda_on_host", "FRAGMENT")
+    for name in filter(lambda name: name.startswith("fastgan::"), torch._C._dispatch_get_all_op_names()):
+        (schema,) = torch._C._jit_get_schemas_for_operator(name)
+        library.define(str(schema).removeprefix("fastgan::"))
+    torch.ops.load_library(output)
+    yield torch.ops.cuda_on_host
+    library._destroy()

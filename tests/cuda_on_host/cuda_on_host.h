@@ -523,7 +523,6 @@ inline unsigned __ballot_sync(unsigned mask, int predicate, CUDA_ON_HOST_WHERE) 
   };
   return cuda_on_host::warp_collective<int, unsigned>(mask, predicate, answer, "__ballot_sync", where);
 }
-inline void __threadfence() {}
 
 template <class T>
 T atomicAdd(T* p, std::type_identity_t<T> value) {
@@ -532,10 +531,6 @@ T atomicAdd(T* p, std::type_identity_t<T> value) {
 template <class T>
 T atomicMax(T* p, std::type_identity_t<T> value) {
   return cuda_on_host::read_modify_write(p, [=](T old) { return std::max(old, value); });
-}
-template <class T>
-T atomicCAS(T* p, std::type_identity_t<T> compare, std::type_identity_t<T> value) {
-  return cuda_on_host::read_modify_write(p, [=](T old) { return old == compare ? value : old; });
 }
 
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>((uint64_t{a} * b) >> 32); }

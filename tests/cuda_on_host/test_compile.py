@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from cuda_on_host.toolchain import CSRC
+from .toolchain import CSRC
 
 ARCHITECTURES = ["80", "90"]
 # Two blocks of 256 threads fit a multiprocessor: enough 16-byte loads in flight to fill the memory bus.

@@ -7,7 +7,7 @@ import ctypes
 import pytest
 import torch
 
-from cuda_on_host.toolchain import HERE, compile_for_host
+from .toolchain import HERE, compile_for_host
 
 
 @pytest.fixture(scope="module")

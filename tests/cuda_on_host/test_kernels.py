@@ -11,7 +11,7 @@ import math
 import pytest
 import torch
 
-from cuda_on_host.structs import ACTIVATIONS, DTYPES, ORDERS, BnChannels, ImageShape
+from .structs import ACTIVATIONS, DTYPES, ORDERS, BnChannels, ImageShape
 
 ROUNDING = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-9, torch.float16: 2.0**-12}  # half an ulp of 1
 FLOAT_ROUNDING = ROUNDING[torch.float32]
@@ -33,15 +33,15 @@ LAYOUTS = ["channels_first", "channels_last"]
 
 
 @pytest.fixture(params=ORDERS)
-def order(request, kernels) -> None:
+def order(request, host_kernels) -> None:
     """For kernels whose threads talk to each other: the test runs in every order."""
-    kernels.set_order(request.param)
+    host_kernels.set_order(request.param)
 
 
 @pytest.fixture
-def any_order(kernels) -> None:
+def any_order(host_kernels) -> None:
     """For kernels whose threads do not."""
-    kernels.set_order("random")
+    host_kernels.set_order("random")
 
 
 class Guarded:
@@ -129,12 +129,12 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).r
 @layouts
 @dtypes
 @images
-def test_bn_stats(kernels, order, case, layout, dtype):
+def test_bn_stats(host_kernels, order, case, layout, dtype):
     image = Image(case, layout, dtype)
     z = image.random(1, shift=3.0)
     mean, var, invstd = (Guarded(image.c, torch.float32) for _ in range(3))
-    kernels.call("bn_stats", z=z, shape=image.shape, dtype=DTYPES[dtype], mean=mean.tensor, var=var.tensor)
-    kernels.call("inverse_std", var=var.tensor, invstd=invstd.tensor, channels=image.c, eps=EPS)
+    host_kernels.call("bn_stats", z=z, shape=image.shape, dtype=DTYPES[dtype], mean=mean.tensor, var=var.tensor)
+    host_kernels.call("inverse_std", var=var.tensor, invstd=invstd.tensor, channels=image.c, eps=EPS)
     expected_var, expected_mean = torch.var_mean(image.view(z), (0, 2), correction=0)
     assert_close(mean.check(), expected_mean, 8, torch.float32)
     assert_close(var.check(), expected_var, 16, torch.float32, scale=expected_var.max().item() + 1e-6)
@@ -142,25 +142,25 @@ def test_bn_stats(kernels, order, case, layout, dtype):
 
 
 @layouts
-def test_bn_stats_of_data_far_from_zero(kernels, layout):
+def test_bn_stats_of_data_far_from_zero(host_kernels, layout):
     """Mean 1e4, deviation 1: E[z^2] - mean^2 in float would lose the variance altogether (1e8 * 2^-24 = 6)."""
     image = Image((3, 4, 1024, True), layout, torch.float32)
     z = image.random(2, shift=1e4)
     mean, var = Guarded(4, torch.float32), Guarded(4, torch.float32)
-    kernels.call("bn_stats", z=z, shape=image.shape, dtype=0, mean=mean.tensor, var=var.tensor)
+    host_kernels.call("bn_stats", z=z, shape=image.shape, dtype=0, mean=mean.tensor, var=var.tensor)
     expected = image.view(z).var((0, 2), correction=0)
     assert_close(var.check(), expected, 1e-4 / FLOAT_ROUNDING, torch.float32)
 
 
 @layouts
-def test_reductions_do_not_depend_on_the_thread_order(kernels, layout):
+def test_reductions_do_not_depend_on_the_thread_order(host_kernels, layout):
     """The same bits from every order: the sums are taken in an order of their own."""
     image = Image((3, 2, 4104, True), layout, torch.float32)
     z, results = image.random(3), []
     for order in ORDERS:
-        kernels.set_order(order)
+        host_kernels.set_order(order)
         mean, var = Guarded(2, torch.float32), Guarded(2, torch.float32)
-        kernels.call("bn_stats", z=z, shape=image.shape, dtype=0, mean=mean.tensor, var=var.tensor)
+        host_kernels.call("bn_stats", z=z, shape=image.shape, dtype=0, mean=mean.tensor, var=var.tensor)
         results.append(torch.stack([mean.check(), var.check()]))
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
@@ -169,11 +169,11 @@ def test_reductions_do_not_depend_on_the_thread_order(kernels, layout):
 @layouts
 @dtypes
 @images
-def test_bn_act(kernels, any_order, case, layout, dtype, activation):
+def test_bn_act(host_kernels, any_order, case, layout, dtype, activation):
     image = Image(case, layout, dtype)
     z, y = image.random(4), image.out()
     channels, v = channels_of(image, torch.float32 if activation == "relu" else dtype)
-    kernels.call(
+    host_kernels.call(
         "bn_act", z=z, y=y.tensor, shape=image.shape, dtype=DTYPES[dtype], channels=channels,
         activation=ACTIVATIONS[activation], negative_slope=SLOPE,
     )  # fmt: skip
@@ -181,13 +181,13 @@ def test_bn_act(kernels, any_order, case, layout, dtype, activation):
     assert_close(image.view(y.check()), act(u, activation), 4, dtype)
 
 
-def test_bn_act_in_place_without_statistics_adds_the_bias(kernels):
+def test_bn_act_in_place_without_statistics_adds_the_bias(host_kernels):
     """y = act(z + bias) over z itself: what a convolution without normalisation ends with. NaN stays NaN."""
     image = Image((2, 5, 9, True), "channels_first", torch.float32)
     z, bias = image.random(5), random_tensor((5,), torch.float32, 6)
     z[7] = math.nan
     expected = act(image.view(z) + bias.double()[:, None], "relu")
-    kernels.call(
+    host_kernels.call(
         "bn_act", z=z, y=z, shape=image.shape, dtype=0, channels=BnChannels(beta=bias.data_ptr()),
         activation=ACTIVATIONS["relu"],
     )  # fmt: skip
@@ -199,7 +199,7 @@ def test_bn_act_in_place_without_statistics_adds_the_bias(kernels):
 @layouts
 @dtypes
 @images
-def test_bn_act_backward(kernels, order, case, layout, dtype, activation):
+def test_bn_act_backward(host_kernels, order, case, layout, dtype, activation):
     image = Image(case, layout, dtype)
     z, grad_y, y = image.random(7), image.random(8), image.out().tensor
     channels, v = channels_of(image, dtype)
@@ -207,13 +207,13 @@ def test_bn_act_backward(kernels, order, case, layout, dtype, activation):
         shape=image.shape, dtype=DTYPES[dtype], channels=channels, activation=ACTIVATIONS[activation],
         negative_slope=SLOPE,
     )  # fmt: skip
-    kernels.call("bn_act", z=z, y=y, **common)
+    host_kernels.call("bn_act", z=z, y=y, **common)
     sum_g, sum_g_xhat, grad_z = Guarded(image.c, torch.float32), Guarded(image.c, torch.float32), image.out()
-    kernels.call(
+    host_kernels.call(
         "bn_act_backward_reduce", grad_y=grad_y, y=y, z=z, sum_g=sum_g.tensor, sum_g_xhat=sum_g_xhat.tensor, **common
     )
     count = image.n * image.s
-    kernels.call(
+    host_kernels.call(
         "bn_act_backward_elemt", grad_y=grad_y, y=y, z=z, g=sum_g.check(), g_xhat=sum_g_xhat.check(),
         sum_weight=1 / count, grad_z=grad_z.tensor, **common,
     )  # fmt: skip
@@ -237,11 +237,11 @@ def test_bn_act_backward(kernels, order, case, layout, dtype, activation):
     assert_close(image.view(grad_z.check()), expected, 8, dtype, scale=largest)
 
 
-def test_bn_act_backward_without_statistics_masks_by_the_output(kernels):
+def test_bn_act_backward_without_statistics_masks_by_the_output(host_kernels):
     """No normalisation: y stands for z, and grad_z = grad_y * act'(y)."""
     image = Image((2, 3, 10, True), "channels_first", torch.float32)
     y, grad_y, grad_z = image.random(9), image.random(10), image.out()
-    kernels.call(
+    host_kernels.call(
         "bn_act_backward_elemt", grad_y=grad_y, y=y, z=y, shape=image.shape, dtype=0, channels=BnChannels(),
         activation=ACTIVATIONS["leaky_relu"], negative_slope=SLOPE, grad_z=grad_z.tensor,
     )  # fmt: skip
@@ -254,12 +254,12 @@ samples = pytest.mark.parametrize("case", SAMPLES, ids=lambda case: "x".join(map
 
 @dtypes
 @samples
-def test_interpolate(kernels, any_order, case, dtype):
+def test_interpolate(host_kernels, any_order, case, dtype):
     n, d, aligned = case
     real, fake = random_tensor((n, d), dtype, 15, aligned), random_tensor((n, d), dtype, 16, aligned)
     epsilon = torch.rand(n, generator=torch.Generator().manual_seed(17)).to(dtype)
     out = Guarded(n * d, dtype, aligned)
-    kernels.call(
+    host_kernels.call(
         "interpolate", real=real, fake=fake, epsilon=epsilon, out=out.tensor, samples=n, elements=d,
         dtype=DTYPES[dtype], epsilon_dtype=DTYPES[dtype],
     )  # fmt: skip
@@ -270,12 +270,12 @@ def test_interpolate(kernels, any_order, case, dtype):
 @pytest.mark.parametrize("one_sided", [False, True])
 @dtypes
 @samples
-def test_penalty(kernels, order, case, dtype, one_sided):
+def test_penalty(host_kernels, order, case, dtype, one_sided):
     n, d, aligned = case
     grad = random_tensor((n, d), dtype, 18, aligned, scale=1 / math.sqrt(d))
     grad[n // 2] = 0
     grad_penalty, penalty, norms = Guarded(n * d, dtype, aligned), Guarded(1, torch.float32), Guarded(n, torch.float32)
-    kernels.call(
+    host_kernels.call(
         "penalty", grad=grad, grad_penalty=grad_penalty.tensor, penalty=penalty.tensor, norms=norms.tensor, samples=n,
         elements=d, dtype=DTYPES[dtype], weight=10.0, target=1.0, one_sided=one_sided,
     )  # fmt: skip
@@ -292,11 +292,13 @@ def test_penalty(kernels, order, case, dtype, one_sided):
 
 @dtypes
 @pytest.mark.parametrize(("numel", "aligned"), [(1, True), (77, True), (4096, True), (4099, False)])
-def test_leaky_mask_mul(kernels, any_order, dtype, numel, aligned):
+def test_leaky_mask_mul(host_kernels, any_order, dtype, numel, aligned):
     t, y = random_tensor((numel,), dtype, 19, aligned), random_tensor((numel,), dtype, 20, aligned)
     y[0] = 0
     out = Guarded(numel, dtype, aligned)
-    kernels.call("leaky_mask_mul", t=t, y=y, out=out.tensor, numel=numel, dtype=DTYPES[dtype], negative_slope=SLOPE)
+    host_kernels.call(
+        "leaky_mask_mul", t=t, y=y, out=out.tensor, numel=numel, dtype=DTYPES[dtype], negative_slope=SLOPE
+    )
     assert_close(out.check(), t.double() * torch.where(y.double() > 0, 1.0, SLOPE), 2, dtype)
 
 
@@ -308,22 +310,22 @@ MANY = [5] * 260
 @dtypes
 @pytest.mark.parametrize("numels", [NUMELS, MANY], ids=["sizes", "many"])
 @pytest.mark.parametrize("aligned", [True, False])
-def test_clip_weights(kernels, any_order, dtype, numels, aligned):
+def test_clip_weights(host_kernels, any_order, dtype, numels, aligned):
     weights = [Guarded(n, dtype, aligned) for n in numels]
     expected = []
     for i, w in enumerate(weights):
         w.tensor.copy_(random_tensor(w.tensor.shape, dtype, i, scale=0.02))
         expected.append(w.tensor.clamp(-0.01, 0.01))
-    kernels.call(
+    host_kernels.call(
         "clip_weights", weights=[w.tensor for w in weights], numel=numels, tensors=len(numels), dtype=DTYPES[dtype],
         clip_value=0.01,
     )  # fmt: skip
     assert all(torch.equal(w.check(), e) for w, e in zip(weights, expected, strict=True))
 
 
-def test_clip_weights_keeps_nan(kernels):
+def test_clip_weights_keeps_nan(host_kernels):
     weights = torch.tensor([math.nan, math.inf, -math.inf, -0.0, 0.5])
-    kernels.call("clip_weights", weights=[weights], numel=[5], tensors=1, dtype=0, clip_value=0.01)
+    host_kernels.call("clip_weights", weights=[weights], numel=[5], tensors=1, dtype=0, clip_value=0.01)
     torch.testing.assert_close(
         weights, torch.tensor([math.nan, 0.01, -0.01, -0.0, 0.01]), rtol=0, atol=0, equal_nan=True
     )
@@ -341,7 +343,7 @@ RMSPROP = [
 
 @pytest.mark.parametrize("options", RMSPROP, ids=lambda options: ",".join(options) or "defaults")
 @pytest.mark.parametrize("numels", [NUMELS, MANY[:80]], ids=["sizes", "many"])
-def test_rmsprop_clip_is_torch_rmsprop_then_clamp(kernels, any_order, numels, options):
+def test_rmsprop_clip_is_torch_rmsprop_then_clamp(host_kernels, any_order, numels, options):
     """Three steps beside torch.optim.RMSprop, float32 both."""
     options = dict(options)
     clip_value = options.pop("clip_value", -1.0)
@@ -366,7 +368,7 @@ def test_rmsprop_clip_is_torch_rmsprop_then_clamp(kernels, any_order, numels, op
         if clip_value >= 0:
             for w in theirs:
                 w.data.clamp_(-clip_value, clip_value)
-        kernels.call(
+        host_kernels.call(
             "rmsprop_clip", weights=[w.tensor for w in ours], grads=grads, **lists, numel=numels, tensors=len(numels),
             dtype=0, lr=1e-3, alpha=options.get("alpha", 0.99), eps=1e-8, weight_decay=options.get("weight_decay", 0.0),
             momentum=momentum, maximize=options.get("maximize", False), clip_value=clip_value,
@@ -381,13 +383,13 @@ def test_rmsprop_clip_is_torch_rmsprop_then_clamp(kernels, any_order, numels, op
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
-def test_rmsprop_clip_in_16_bits(kernels, any_order, dtype):
+def test_rmsprop_clip_in_16_bits(host_kernels, any_order, dtype):
     """One step against float64: 16-bit tensors are rounded once, when they are stored."""
     w, g, s = (random_tensor((1030,), dtype, seed) for seed in (21, 22, 23))
     s.abs_().add_(0.1)
     square_avg = 0.99 * s.double() + 0.01 * g.double() ** 2
     expected = w.double() - 0.05 * g.double() / (square_avg.sqrt() + 1e-8)
-    kernels.call(
+    host_kernels.call(
         "rmsprop_clip", weights=[w], grads=[g], square_avgs=[s], numel=[1030], tensors=1, dtype=DTYPES[dtype], lr=0.05,
         alpha=0.99, eps=1e-8, clip_value=1.5,
     )  # fmt: skip

@@ -1,5 +1,5 @@
-"""The CUDA implementations of the ops, torch layer included, on CPU tensors: against the references in float64, with every
-memory order a caller may bring, and with what they must refuse."""
+"""The CUDA implementations of the ops, torch layer included, on CPU tensors: against the references in float64, with
+every memory order a caller may bring, and with what they must refuse."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 
 import fastgan.ops
 from fastgan.ops import _penalty_ops
-from fastgan.ops import bn_act as bn_act_module
+from fastgan.ops.bn_act import (
+    bn_act_backward_elemt_reference,
+    bn_act_backward_reduce_reference,
+    bn_act_reference,
+    bn_stats_reference,
+)
 
 FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
-
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
 
 
 def relative(actual: torch.Tensor, expected: torch.Tensor) -> float:
@@ -54,13 +54,8 @@ def test_conv_bn_act(ops, name, mode, activation, memory_format, dtype):
     affine = [gamma, beta] if norm else [None, None]
     running = [mean, var] if norm else [None, None]
     transposed = "transpose" in name
-    integers = [
-        geometry["stride"],
-        geometry["padding"],
-        *([geometry["output_padding"]] if transposed else []),
-        (1, 1),
-        2,
-    ]
+    output_padding = [geometry["output_padding"]] if transposed else []
+    integers = [geometry["stride"], geometry["padding"], *output_padding, (1, 1), 2]
     y, z, mean, invstd = getattr(ops, name)(
         x, weight, bias, *affine, *running, *integers, norm, training, True, 1e-5, activation, 0.2
     )
@@ -127,13 +122,13 @@ def test_bn_passes_take_any_memory_order(ops, z_kind, grad_kind):
     grad_z = ops.bn_act_backward_elemt(grad_y, y, z, *affine[:4], *means, *affine[4:])
 
     wide_affine = [t.double() if isinstance(t, torch.Tensor) else t for t in affine]
-    expected_mean, expected_var = bn_act_module.bn_stats_reference(z.double())
+    expected_mean, expected_var = bn_stats_reference(z.double())
     assert relative(mean, expected_mean) < 1e-5 and relative(var, expected_var) < 1e-5
-    assert relative(y, bn_act_module.bn_act_reference(z.double(), *wide_affine)) < 1e-5
+    assert relative(y, bn_act_reference(z.double(), *wide_affine)) < 1e-5
     assert y.stride() == torch.empty_like(z).stride() == grad_z.stride()
-    expected = bn_act_module.bn_act_backward_reduce_reference(grad_y.double(), z.double(), *wide_affine)
+    expected = bn_act_backward_reduce_reference(grad_y.double(), z.double(), *wide_affine)
     assert all(relative(s, e) < 1e-4 for s, e in zip(sums, expected, strict=True))
-    expected = bn_act_module.bn_act_backward_elemt_reference(
+    expected = bn_act_backward_elemt_reference(
         grad_y.double(), z.double(), *wide_affine[:4], *wide(*means), *wide_affine[4:]
     )
     assert relative(grad_z, expected) < 1e-4
@@ -167,13 +162,10 @@ def test_penalty_of_nothing(ops):
 
 
 def test_tensor_lists_of_several_dtypes(ops):
-    weights = [
-        torch.randn(5),
-        torch.randn(7, 3).bfloat16(),
-        torch.randn(0),
-        torch.randn(4, 2).t(),
-        torch.randn(3).half(),
-    ]
+    shapes = [(5,), (7, 3), (0,), (2, 4), (3,)]
+    dtypes = [torch.float32, torch.bfloat16, torch.float32, torch.float32, torch.float16]
+    weights = [torch.randn(shape).to(dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
+    weights[3] = weights[3].t()
     expected = [w.clamp(-0.1, 0.1) for w in weights]
     copies = [w.clone() for w in weights]
     ops.clip_weights_(weights, 0.1)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cuda_on_host.structs import ORDERS, ImageShape, Kernels
-from cuda_on_host.toolchain import CSRC, HERE, compile_for_host
+from .structs import ORDERS, ImageShape, Kernels
+from .toolchain import CSRC, HERE, compile_for_host
 
 SANITIZE = ["-O0", "-g1", "-fsanitize=address,alignment", "-fno-sanitize-recover=all"]
 

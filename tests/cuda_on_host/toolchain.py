@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def _root_of_nvcc() -> str | None:
     return found and found[1].strip()
 
 
-def compile_for_host(output: Path, source: Path, *flags: str, csrc: Path = CSRC) -> Path:
+def compile_for_host(output: Path, source: Path, *flags: str, csrc: Path = CSRC, link: Sequence[str] = ()) -> Path:
     """g++ ``source`` over the executor and the kernel sources in ``csrc``/cuda; skips where the toolkit is missing."""
     compiler, include = shutil.which("g++"), toolkit_include()
     if compiler is None:
@@ -43,6 +44,6 @@ def compile_for_host(output: Path, source: Path, *flags: str, csrc: Path = CSRC)
     if include is None:
         pytest.skip("running CUDA kernels on the CPU needs the CUDA toolkit's headers (cuda_runtime_api.h); none found")
     command = [compiler, *HOST_FLAGS, *flags, f"-I{HERE}", f"-I{csrc / 'cuda'}", "-isystem", str(include), str(source)]
-    done = subprocess.run([*command, "-o", str(output)], capture_output=True, text=True)
+    done = subprocess.run([*command, "-o", str(output), *link], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return output

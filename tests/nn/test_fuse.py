@@ -362,7 +362,7 @@ def test_shared_norm_is_left_and_shared_activation_is_not(fused_op):
         def forward(self, x):
             x = self.act(self.norm(self.b(self.norm(self.a(x)))))
             c, d = self.c(x), self.norm_d(self.d(x))  # both are pending when the activation is first called
-            return self.act(self.act(d) + self.act(c))
+            return self.act(x - 1) + self.act(self.act(d) + self.act(c))
 
     fused, plain = twins(double(Shared()))
     report = fuse(fused, report=True)[1]
@@ -520,27 +520,40 @@ def test_exception_inside_leaves_nothing_armed(fused_op):
 
 
 def test_forward_inside_forward(fused_op):
-    model = fuse(double(conv_block(3, 4)))
-    plain = unfuse(copy.deepcopy(model))
-    inner = []
+    class Recursive(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.bn = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+            self.deeper = 0.0
 
-    class Again(nn.LeakyReLU):
         def forward(self, x):
-            if not inner:
-                inner.append(None)
-                inner[0] = model(images())
-            return super().forward(x)
+            if self.deeper:
+                self.deeper = 0.0
+                x = self(x)
+            return self.bn(self.conv(x))
 
-    model[2] = Again(0.2)
-    with pytest.warns(UserWarning, match="replaced"):
-        model(images())
-    model = fuse(model)
-    inner.clear()
-    plain.eval()
-    model.eval()
-    y = model(images())
-    model[2] = nn.LeakyReLU(0.2)
-    assert torch.equal(inner[0], y)
+    fused, plain = twins(double(Recursive()))
+    fuse(fused)
+    fused.deeper = plain.deeper = 1.0
+    assert_close(fused(images()), plain(images()), TOLERANCE, "output")
+    assert len(fused_op) == 2
+    assert not fused.conv._armed and not fused.bn._expected
+
+
+def test_path_that_depends_on_the_mode(fused_op):
+    class Modes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.bn = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            h = self.conv(x)
+            return self.bn(h) if self.training else self.bn(h) + h
+
+    fused, plain = twins(double(Modes()))
+    assert "train and eval" in fuse(fused, report=True)[1].left["conv"]
+    for mode in (True, False):
+        assert_same_step(fused.train(mode), plain.train(mode), (images(),))
 
 
 def test_threads_share_a_model(fused_op):
@@ -554,7 +567,8 @@ def test_threads_share_a_model(fused_op):
                 assert finished.wait(30)
             return x
 
-    model = double(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), Waits(), nn.Conv2d(4, 4, 1), nn.ReLU())).eval()
+    layers = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), Waits(), nn.Conv2d(4, 4, 1), nn.ReLU()
+    model = double(nn.Sequential(*layers)).eval()
     expected = model(images())
     fuse(model)
     results = []
@@ -562,12 +576,13 @@ def test_threads_share_a_model(fused_op):
     slow.start()
     assert entered.wait(30)
     results.append(model(images()))
-    conv_alone = model[0](images())
+    waiting = images(2, 4, 8, 8)
+    conv_alone = model[3](waiting)  # armed in the other thread only
     finished.set()
     slow.join()
     for y in results:
         assert_close(y, expected, TOLERANCE, "output")
-    assert torch.equal(conv_alone, unfuse(model)[0](images()))
+    assert torch.equal(conv_alone, unfuse(model)[3](waiting))
     assert len(fused_op) == 4
 
 

@@ -85,23 +85,22 @@ def test_forward_and_backward_against_autograd(activation, dtype, layout, implem
         g, b = (v.detach().to(vectors).requires_grad_() for v in (gamma, beta))
         u = F.batch_norm(leaf, None, None, g, b, True)
         if activation in ("relu", "leaky_relu"):  # one activation mask for all: a flipped one is no error of backward
-            out = u * torch.where(y.to(dtype) > 0, 1.0, 0.0 if activation == "relu" else 0.2).to(dtype)
+            out = u * torch.full_like(u, 0.0 if activation == "relu" else 0.2).masked_fill(y > 0, 1.0)
         else:
             out = activate(u, activation)
         out.backward(grad_y.to(dtype))
-        return activate(u, activation).detach(), b.grad, g.grad, leaf.grad
+        return activate(u, activation).detach(), b.grad, g.grad, leaf.grad, u.detach()
 
-    oracle, plain = by_autograd(torch.float64), by_autograd(dtype)
+    (*oracle, u), (*plain, _) = by_autograd(torch.float64), by_autograd(dtype)
     count = z.numel() // z.shape[1]
     sums = bn_act_backward_reduce(grad_y, y, z, mean, invstd, gamma, beta, activation)
     means = [s / count for s in sums]
     grad_z = bn_act_backward_elemt(grad_y, y, z, mean, invstd, gamma, beta, *means, activation)
     assert grad_z.dtype == dtype
-    size = grad_y.double().norm().item()
-    for name, actual, exact, baseline in zip(
-        ("y", "sum_g", "sum_g_xhat", "grad_z"), (y, *sums, grad_z), oracle, plain, strict=True
-    ):
-        assert_within_oracle(actual, exact, baseline, name, scale=size if name.startswith("sum") else None)
+    sum_size = grad_y.double().norm().item()  # of the terms that cancel in the sums over the batch
+    scales = {"y": u, "sum_g": sum_size, "sum_g_xhat": sum_size, "grad_z": None}
+    for name, actual, exact, baseline in zip(scales, (y, *sums, grad_z), oracle, plain, strict=True):
+        assert_within_oracle(actual, exact, baseline, name, scales[name])
 
 
 @ACTIVATIONS
