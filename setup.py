@@ -37,7 +37,17 @@ NOT_BUILT_FILE = "_not_built.txt"  # read by fastgan/ops/_library.py
 
 # The stable ABI of torch 2.10: one build serves that version and every newer one.
 TORCH_FLAGS = ["-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY"]
-CXX_FLAGS = ["-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wno-psabi", "-Wno-unknown-pragmas"]
+CXX_FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-g0",
+    "-DNDEBUG",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wno-psabi",
+    "-Wno-unknown-pragmas",
+]
 # Fused multiply-adds are written where they are meant, so that forward and backward round alike in every function.
 KERNEL_FLAGS = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wno-maybe-uninitialized"]
 NVCC_FLAGS = ["-std=c++17", "-O3", "--cudart=static", "-Xcompiler=-fPIC,-fvisibility=hidden"]

@@ -3,9 +3,9 @@
     python benchmarks/gpu_check.py [--device cuda] [--only WORD ...] [--out FILE.json]
 
 A result passes when its error against float64, both largest and root mean square, is at most twice that of the
-reference in the same dtype, plus one unit in the last place of the result's scale; sums, which torch may take in another
-and luckier order, get four. Beside that: the same bits from repeated runs, a stream of one's own, a CUDA graph, the
-second device where there is one.
+reference in the same dtype, plus one unit in the last place of the result's scale; sums, which torch may take in
+another and luckier order, get four. Beside that: the same bits from repeated runs, a stream of one's own, a CUDA graph,
+the second device where there is one.
 Exit status: 0 all passed, 1 something failed, 2 no such device or no kernels for it.
 """
 

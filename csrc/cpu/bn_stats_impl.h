@@ -56,7 +56,7 @@ FASTGAN_INLINE void stats_of_rows(const S* z, int64_t rows, int64_t stride, int6
                                   double* square) {
   using T = arithmetic_t<S>;
   T pivot[kColumns], s1[kColumns], s2[kColumns];
-  const int64_t step = at_least(2 * kChunkElements / width, 4);
+  const int64_t step = at_most(at_least(2 * kChunkElements / width, 4), 64);
   for (int64_t begin = 0; begin < rows; begin += step) {
     const int64_t count = at_most(step, rows - begin);
     const S* chunk = z + begin * stride;

@@ -6,6 +6,8 @@ void clip_weights(const ClipWeightsParams& p, int64_t begin, int64_t end) {
     using T = arithmetic_t<S>;
     S* param = static_cast<S*>(p.param) + begin;
     const T clip = T(p.clip_value);
-    for_vectors<T>(end - begin, [&](int64_t i, auto k) FASTGAN_INLINED { store(param + i, clamp(load(param + i, k), clip), k); });
+    for_vectors<T>(end - begin, [&](int64_t i, auto k) FASTGAN_INLINED {
+      store(param + i, clamp(load(param + i, k), clip), k);
+    });
   });
 }

@@ -1,7 +1,7 @@
 // One launch over many tensors of one type: pointers travel by value in the kernel's parameters, so that a launch needs
 // no allocation and no copy, and is captured by a CUDA graph as it is.
 //
-// A table holds as many tensors as 4 KiB of kernel parameters take (one list: about 200, five lists: 76). Every tensor is
+// A table holds as many tensors as 4 KiB of kernel parameters take (one list: 197, five lists: 75). Every tensor is
 // cut into chunks of kChunk elements, one block each; a block finds its tensor by bisection of `first_chunk`.
 #pragma once
 

@@ -1,4 +1,4 @@
-// rmsprop_clip: for every element of every tensor, of weight w, gradient g, state s (square_avg), m (grad_avg), b (momentum):
+// rmsprop_clip, for every element of every tensor; weight w, gradient g, state s (square_avg), m (grad_avg), b (momentum):
 //   g <- (maximize ? -g : g) + weight_decay * w
 //   s <- alpha * s + (1 - alpha) * g^2
 //   m <- m + (1 - alpha) * (g - m);  d = sqrt(s - m^2) + eps      centred
@@ -8,8 +8,8 @@
 //   w <- min(max(w, -clip_value), clip_value)                     clip_value >= 0
 //
 // Shapes and order   any number of dense tensors; the lists of one tensor share their memory order.
-// Tiles              multi_tensor.cuh: a block a chunk of 4096 elements, one launch per 75 tensors. Bytes are the cost: w and
-//                    s read and written, g read; torch's step and clamp pass over them about ten times.
+// Tiles              multi_tensor.cuh: a block a chunk of 4096 elements, one launch per 75 tensors. Bytes are the cost: w
+//                    and s read and written, g read; torch's step and clamp pass over them about ten times.
 // On chip            registers: one 16-byte vector of each list.
 // Assumes            dense tensors of one type (asserted by the caller). No allocation, no synchronisation: capturable.
 // Numerics           float, in torch's order of operations; float32 differs from torch.optim.RMSprop by contraction of

@@ -35,7 +35,8 @@ struct ConvArguments {
                    output_padding, groups, torch::headeronly::HeaderOnlyArrayRef<bool>(wanted.data(), wanted.size()));
   }
 
-  void check_tensors(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) const {
+  // Checks all that the convolution takes; the shape of its output.
+  std::vector<int64_t> check_tensors(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) const {
     check(x.dim() == 4, op, ": x has shape ", shape_of(x), "; it takes (N, C, H, W)");
     check(weight.dim() == 4, op, ": weight has shape ", shape_of(weight), "; it takes four dimensions");
     check(groups >= 1, op, ": groups is ", groups, "; it takes 1 or more");
@@ -47,11 +48,12 @@ struct ConvArguments {
     check(weight.size(0) % groups == 0, op, ": weight has shape ", shape_of(weight), "; groups ", groups,
           " takes a first dimension that it divides");
     check_channels("bias", bias, out_channels(weight));
-    check_geometry(x, weight);
+    return {x.size(0), out_channels(weight), out_size(x, weight, 0), out_size(x, weight, 1)};
   }
 
-  // ATen finds these faults too, but its message does not survive the stable ABI of every torch.
-  void check_geometry(const Tensor& x, const Tensor& weight) const {
+  // Height (d = 0) or width (d = 1) of the output. ATen finds these faults too, but its message does not survive the stable
+  // ABI of every torch.
+  int64_t out_size(const Tensor& x, const Tensor& weight, int64_t d) const {
     const auto two = [&](const char* argument, const std::vector<int64_t>& values, int64_t least) {
       check(values.size() == 2, op, ": ", argument, " has ", values.size(), " values; it takes two, for height and width");
       for (int64_t v : values) check(v >= least, op, ": ", argument, " is ", v, "; it takes ", least, " or more");
@@ -60,21 +62,28 @@ struct ConvArguments {
     two("padding", padding, 0);
     two("dilation", dilation, 1);
     two("output_padding", output_padding, 0);
-    for (int64_t d = 0; d < 2; d++) {
-      const char* side = d == 0 ? "height" : "width";
-      const int64_t in = x.size(d + 2), kernel = dilation[d] * (weight.size(d + 2) - 1) + 1;
-      check(in > 0 && weight.size(d + 2) > 0, op, ": x has shape ", shape_of(x), ", weight ", shape_of(weight),
-            "; they take a ", side, " of 1 or more");
-      if (transposed) {
-        check(output_padding[d] < std::max(stride[d], dilation[d]), op, ": output_padding is ", output_padding[d],
-              "; it takes less than stride ", stride[d], " or dilation ", dilation[d]);
-        const int64_t out = (in - 1) * stride[d] - 2 * padding[d] + kernel + output_padding[d];
-        check(out > 0, op, ": x has ", side, " ", in, ", which padding ", padding[d], " leaves nothing of");
-      } else {
-        check(in + 2 * padding[d] >= kernel, op, ": x has ", side, " ", in, ", padded ", in + 2 * padding[d],
-              "; a kernel that spans ", kernel, " takes that or more");
-      }
+    const char* side = d == 0 ? "height" : "width";
+    const int64_t in = x.size(d + 2), kernel = dilation[d] * (weight.size(d + 2) - 1) + 1;
+    check(in > 0 && weight.size(d + 2) > 0, op, ": x has shape ", shape_of(x), ", weight ", shape_of(weight),
+          "; they take a ", side, " of 1 or more");
+    if (!transposed) {
+      const int64_t padded = in + 2 * padding[d];
+      check(padded >= kernel, op, ": x has ", side, " ", in, ", padded ", padded, "; a kernel that spans ", kernel,
+            " takes that or more");
+      return (padded - kernel) / stride[d] + 1;
     }
+    check(output_padding[d] < std::max(stride[d], dilation[d]), op, ": output_padding is ", output_padding[d],
+          "; it takes less than stride ", stride[d], " or dilation ", dilation[d]);
+    const int64_t out = (in - 1) * stride[d] - 2 * padding[d] + kernel + output_padding[d];
+    check(out > 0, op, ": x has ", side, " ", in, ", of which padding ", padding[d], " leaves nothing");
+    return out;
+  }
+
+  void check_shape(const char* argument, const Tensor& t, const Tensor& x, const std::vector<int64_t>& wanted) const {
+    bool same = t.dim() == int64_t(wanted.size()) && t.scalar_type() == x.scalar_type();
+    for (int64_t d = 0; same && d < t.dim(); d++) same = t.size(d) == wanted[d];
+    check(same, op, ": ", argument, " is ", dtype_name(t.scalar_type()), " ", shape_of(t), "; it takes ",
+          dtype_name(x.scalar_type()), " (", wanted[0], ", ", wanted[1], ", ", wanted[2], ", ", wanted[3], ")");
   }
 
   void check_channels(const char* argument, const OptionalTensor& t, int64_t channels) const {
@@ -134,7 +143,10 @@ struct ConvBnAct {
                        const Tensor& weight, const OptionalTensor& bias, const OptionalTensor& gamma,
                        const OptionalTensor& beta, const Tensor& y, const Tensor& z, const Tensor& mean,
                        const Tensor& invstd, bool need_x, bool need_weight, bool need_bias, bool need_affine) {
-    conv.check_tensors(x, weight, bias);
+    const std::vector<int64_t> shape = conv.check_tensors(x, weight, bias);
+    conv.check_shape("grad_y", grad_y, x, shape);
+    if (n.norm) conv.check_shape("z", z, x, shape);
+    if (!n.norm || n.activation == Activation::Tanh) conv.check_shape("y", y, x, shape);
     const int64_t channels = conv.out_channels(weight);
     const bool batch_statistics = n.norm && n.training;
     Tensor grad_gamma = nothing(x), grad_beta = nothing(x), grad_z;

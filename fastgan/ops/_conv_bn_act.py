@@ -7,7 +7,8 @@
     4. y      = act(u)
 
 Returned are (y, z, mean, invstd). Only y is differentiable, to any order: the first derivative is the op
-``<name>_backward``; that op's derivative is taken of `_backward_formula`, plain differentiable aten. What is a shape
+``<name>_backward``; that op's derivative is taken of `_backward_formula`, plain differentiable aten. (The reference is
+as good as torch's own batch_norm, whose third derivative over batch statistics is wrong in torch 2.13.) What is a shape
 here: x (N, C_in, H, W), weight (C_out, C_in / groups, kh, kw) or transposed (C_in, C_out / groups, kh, kw), bias,
 gamma, beta, running_mean, running_var, mean, invstd (C_out,), y and z (N, C_out, H', W').
 

@@ -272,6 +272,8 @@ def _autocast_state() -> tuple[bool, bool]:
 
 
 def _refuse_what_fx_cannot_see(critic: nn.Module) -> None:
+    if isinstance(critic, torch.jit.ScriptModule):
+        raise NotPiecewiseLinear("it is a TorchScript module")
     kinds = {parameter.kind for parameter in inspect.signature(critic.forward).parameters.values()}
     if kinds - {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}:
         raise NotPiecewiseLinear("its forward takes *args, **kwargs or keyword-only arguments")

@@ -44,7 +44,7 @@ def conv_transpose2d_bn_act(
 
     Returns:
         ConvBnAct(y, z, mean, invstd); y has the strides torch's convolution gives. Only y is differentiable, with
-        respect to x, weight, bias, gamma and beta, to any order.
+        respect to x, weight, bias, gamma and beta: to any order by the kernels, twice by the reference in training.
 
     Under autocast x, weight and bias are cast as for a convolution; the statistics stay float32.
 

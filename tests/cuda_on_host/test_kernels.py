@@ -302,7 +302,7 @@ def test_leaky_mask_mul(host_kernels, any_order, dtype, numel, aligned):
     assert_close(out.check(), t.double() * torch.where(y.double() > 0, 1.0, SLOPE), 2, dtype)
 
 
-# Sizes around vectors and chunks (4096), an empty tensor, and more tensors than one table holds (198 and 75).
+# Sizes around vectors and chunks (4096), an empty tensor, and more tensors than one table holds (197 and 75).
 NUMELS = [1, 3, 4, 8, 33, 0, 4095, 4096, 4097, 9000]
 MANY = [5] * 260
 

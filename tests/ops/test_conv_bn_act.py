@@ -119,7 +119,7 @@ def test_values_statistics_strides_and_gradients(case, implementation):
     check_against_modules(case)
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     case=st.builds(
         Case,
@@ -201,7 +201,17 @@ DERIVATIVE_CASES = {
 
 
 @pytest.mark.parametrize("case", DERIVATIVE_CASES)
-def test_gradcheck_and_gradgradcheck(case, implementation):
+def test_gradcheck_and_gradgradcheck(case, kernels):
+    with use("kernel"):
+        check_two_derivatives(case)
+
+
+def test_gradcheck_and_gradgradcheck_of_the_reference():
+    with use("reference"):
+        check_two_derivatives("train")
+
+
+def check_two_derivatives(case: str) -> None:
     case = dataclasses.replace(DERIVATIVE_CASES[case], n=2, c_in=2, c_out=2, size=(3, 3), dtype=FLOAT64, bias=True)
     tensors = away_from_corners(case)
     names = [name for name in NAMES if name in tensors]
@@ -285,9 +295,7 @@ def opcheck_arguments(case: Case, keep_z: bool) -> tuple:
 
 
 @DIRECTIONS
-@pytest.mark.parametrize(
-    "change", [{}, {"training": False}, {"norm": False, "bias": True}, {"layout": "channels_last"}]
-)
+@pytest.mark.parametrize("change", [{"layout": "channels_last"}, {"norm": False, "bias": True}], ids=["norm", "bias"])
 def test_opcheck(transposed, change, kernels):
     case = Case(transposed=transposed, n=2, c_in=2, c_out=3, size=(4, 4), stride=2, kernel=4, **change)
     name = case.op.__name__
@@ -398,7 +406,7 @@ def test_backward_after_leaving_the_block_follows_forward(transposed, implementa
 
 
 @DIRECTIONS
-def test_sign_tests_survive_large_means(transposed, implementation):
+def test_the_variance_survives_a_large_mean(transposed, implementation):
     """Mean 1000, spread 1: a variance taken as E[z^2] - mean^2 loses every digit in float32."""
     case = Case(transposed=transposed, kernel=1, padding=0, c_in=1, c_out=1, size=(16, 16), activation="none")
     tensors = case.inputs() | {"weight": torch.ones(1, 1, 1, 1)}
