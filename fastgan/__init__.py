@@ -32,9 +32,9 @@ __all__ = sorted([*_MODULES, *_NAMES, "__version__"])
 
 if TYPE_CHECKING:
     from fastgan import losses, nn, ops, optim
+    from fastgan._info import info
     from fastgan.architectures.base import Architecture, Phase, Stage, option
     from fastgan.data.batch import Batch
-    from fastgan._info import info
     from fastgan.nn.fuse import fuse, unfuse
     from fastgan.registry import create, list_architectures, register
     from fastgan.training.checkpoint import load_run

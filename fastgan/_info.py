@@ -72,5 +72,3 @@ def describe(facts: dict[str, object]) -> str:
             value = ", ".join(map(str, value)) or "none"
         lines.append(f"{key:<{width}}  {value}")
     return "\n".join(lines)
-
-

@@ -75,7 +75,7 @@ class RMSprop(torch.optim.RMSprop):
     @torch.no_grad()
     def step(self, closure=None):
         """One update of every group; ``closure`` as in torch.optim. Returns what the closure returns."""
-        self._cuda_graph_capture_health_check()
+        _health_check(self)
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -119,6 +119,14 @@ class RMSprop(torch.optim.RMSprop):
 def _check_clip_value(clip_value: float | None) -> None:
     if clip_value is not None and (not isinstance(clip_value, (int, float)) or not clip_value > 0):
         raise ValueError(f"RMSprop: clip_value is {clip_value}; it takes a number above 0, or None")
+
+
+# Refuses to capture a step that is not capturable; renamed after torch 2.10.
+_health_check = getattr(
+    torch.optim.Optimizer,
+    "_accelerator_graph_capture_health_check",
+    torch.optim.Optimizer._cuda_graph_capture_health_check,
+)
 
 
 def _gap(group: dict, params: list[torch.Tensor], grads: list[torch.Tensor]) -> str | None:

@@ -136,9 +136,9 @@ def _options_class(cls: type[Architecture]) -> type:
         fields.append((f.name, Annotated[hint, tyro.conf.arg(help=text)], field(default=default)))
     model = dataclasses.make_dataclass(f"{cls.__name__}Options", fields)
     model.__doc__ = f"Options of {cls.name}."
-    return dataclasses.make_dataclass(
-        "Options", [("model", model, field(default_factory=model))], bases=(TrainOptions,), namespace={"__doc__": _about(cls)}
-    )
+    fields = [("model", model, field(default_factory=model))]
+    about = {"__doc__": _about(cls)}
+    return dataclasses.make_dataclass("Options", fields, bases=(TrainOptions,), namespace=about)
 
 
 def _about(cls: type[Architecture]) -> str:

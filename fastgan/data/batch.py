@@ -16,7 +16,7 @@ class Batch:
     Images are float32 in [-1, 1], NCHW. All tensors share their first dimension (the batch) and their device.
     """
 
-    image: torch.Tensor | None = None  # (N, C, H, W) float32 in [-1, 1]: what the discriminator calls real; video (N, T, C, H, W)
+    image: torch.Tensor | None = None  # (N, C, H, W) or video (N, T, C, H, W) float32 in [-1, 1]: what D calls real
     label: torch.Tensor | None = None  # (N,) int64 class index (-1: unlabelled), or (N, K) float attributes
     source: torch.Tensor | None = None  # (N, C', H', W') float32 in [-1, 1]: the input of an image-to-image model
     text: torch.Tensor | None = None  # (N, T) int64 tokens, or (N, D) float32 embedding

@@ -26,14 +26,14 @@ import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
 
-from fastgan.ops import conv2d_bn_act, conv_transpose2d_bn_act, update_running_stats_
-from fastgan.ops._dispatch import current, use_kernel
-from fastgan.ops.bn_act import activation_gap
+from fastgan.ops import update_running_stats_
+from fastgan.ops._conv_bn_act import Geometry, conv_bn_act, takes_kernel
+from fastgan.ops._dispatch import current
 
 __all__ = [
     "ACTIVATIONS",
@@ -185,9 +185,7 @@ class _Member:
 
 
 class _Convolution(_Member):
-    """Forward of both convolutions; subclasses name their op."""
-
-    _op: ClassVar[Callable]
+    """Forward of both convolutions."""
 
     def forward(self, input: torch.Tensor, *args, **kwargs) -> torch.Tensor:
         chain = self._armed.get(_thread()) if self._armed else None
@@ -199,56 +197,39 @@ class _Convolution(_Member):
         chain.hand_on(y)
         return y
 
-    def _geometry(self) -> dict[str, Any]:
-        return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
+    def _convolution(self) -> Geometry:
+        """This module's convolution as the ops have it."""
+        output_padding = self.output_padding if self.transposed else (0, 0)
+        integers = (list(self.stride), list(self.padding), list(output_padding), list(self.dilation))
+        return Geometry(self.transposed, *integers, self.groups)
 
     def _chain_output(self, x: torch.Tensor, bn: nn.BatchNorm2d | None, act: nn.Module | None) -> torch.Tensor | None:
         """The chain's output, running statistics updated; None where the plain modules have to do it."""
         activation = "none" if act is None else act._activation
         slope = getattr(act, "negative_slope", 0.0)
-        norm = {"norm": False, "training": False}
-        vectors = (None, None, None, None)
+        conv = self._convolution()
+        tensors = (x, self.weight, self.bias, None, None, None, None)
+        batch_statistics, eps = False, 0.0
         if bn is not None:
-            batch_statistics = bn.training or (bn.running_mean is None and bn.running_var is None)
+            batch_statistics, eps = bn.training or (bn.running_mean is None and bn.running_var is None), bn.eps
             running = (None, None) if batch_statistics else (bn.running_mean, bn.running_var)
-            vectors = (bn.weight, bn.bias, *running)
-            norm = {"norm": True, "training": batch_statistics, "eps": bn.eps}
-        if norm["training"] and len(x) == 1 and self._output_size(x) == (1, 1):
+            tensors = (x, self.weight, self.bias, bn.weight, bn.bias, *running)
+        if batch_statistics and conv.out_elements(x, self.weight) == conv.out_channels(self.weight):
             return None  # the plain BatchNorm refuses a single value, in its own words
-        gap = "the batch is empty" if x.numel() == 0 else activation_gap(activation, slope)
-        if not use_kernel(type(self)._op.__name__, x, self.weight, self.bias, *vectors, gap=gap):
+        if not takes_kernel(conv, *tensors, activation, slope):
             return None
-        y, _, mean, invstd = type(self)._op(
-            x, self.weight, self.bias, *vectors, **self._geometry(), **norm, activation=activation, negative_slope=slope
-        )
+        y, _, mean, invstd = conv_bn_act(conv, *tensors, bn is not None, batch_statistics, eps, activation, slope)
         if bn is not None and bn.training:
             bn._update_running_stats(mean, invstd, count=y.numel() // y.shape[1])
         return y
-
-    def _output_size(self, x: torch.Tensor) -> tuple[int, ...]:
-        geometry = zip(x.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation, strict=True)
-        return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in geometry)
 
 
 class FusedConv2d(_Convolution, nn.Conv2d):
     """A Conv2d that computes its whole chain while the chain's root runs."""
 
-    _op = staticmethod(conv2d_bn_act)
-
 
 class FusedConvTranspose2d(_Convolution, nn.ConvTranspose2d):
     """A ConvTranspose2d that computes its whole chain while the chain's root runs."""
-
-    _op = staticmethod(conv_transpose2d_bn_act)
-
-    def _geometry(self) -> dict[str, Any]:
-        return {**super()._geometry(), "output_padding": self.output_padding}
-
-    def _output_size(self, x: torch.Tensor) -> tuple[int, ...]:
-        geometry = zip(
-            x.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation, self.output_padding, strict=True
-        )
-        return tuple((n - 1) * s - 2 * p + d * (k - 1) + more + 1 for n, k, s, p, d, more in geometry)
 
 
 class _PassThrough(_Member):

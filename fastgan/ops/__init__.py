@@ -1,4 +1,4 @@
-"""Fused operations for GANs: a reference in PyTorch and a kernel behind one switch, usable in anybody's training code."""
+"""Fused operations for GANs: a PyTorch reference and a kernel behind one switch, usable in anybody's training code."""
 
 from fastgan.ops._conv_bn_act import ConvBnAct
 from fastgan.ops._dispatch import use

@@ -79,7 +79,7 @@ def kernel_gap(*tensors: torch.Tensor | None) -> str | None:
 
 def _out_of_auto(device: torch.device) -> bool:
     """Whether ``auto`` leaves kernels alone here although they exist."""
-    if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing():
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
         return True  # exported graphs hold plain aten, which every runtime knows
     return device.type == "cuda" and torch.cuda.get_device_capability(device) not in VERIFIED_CUDA
 
@@ -95,8 +95,11 @@ def kernels() -> list[str]:
     return sorted(n for n in names if torch._C._dispatch_has_kernel_for_dispatch_key(f"fastgan::{n}", "CPU"))
 
 
-def use_kernel(op: str, *tensors: torch.Tensor | None, gap: str | None = None) -> bool:
-    """Decide for one call of ``op``. ``gap``: a reason of the op's own why no kernel covers the call.
+def use_kernel(op: str, *tensors: torch.Tensor | None, gap: str | None = None, small: bool = False) -> bool:
+    """Decide for one call of ``op``.
+
+    gap: a reason of the op's own why no kernel covers the call. small: a kernel covers it but is not worth its fixed
+    cost, so that ``auto`` takes the reference.
 
     Raises NotImplementedError where the choice is "kernel" and no kernel covers the call.
     """
@@ -105,7 +108,7 @@ def use_kernel(op: str, *tensors: torch.Tensor | None, gap: str | None = None) -
     gap = gap or kernel_gap(*tensors)
     if gap is None:
         device = next(t.device for t in tensors if t is not None)
-        return _implementation == "kernel" or not _out_of_auto(device)
+        return _implementation == "kernel" or not (small or _out_of_auto(device))
     if _implementation == "kernel":
         raise NotImplementedError(
             f"fastgan.ops.{op}: implementation 'kernel' was asked for, but {gap}. "
