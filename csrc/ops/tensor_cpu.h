@@ -62,9 +62,21 @@ inline std::vector<double> channel_values(const char* op, const char* argument, 
   if (!t.has_value()) return std::vector<double>(channels, otherwise);
   check(t->dim() == 1 && t->size(0) == channels, op, ": ", argument, " has shape ", shape_of(*t), "; it takes (", channels,
         ",)");
-  const Tensor wide = torch::stable::contiguous(torch::stable::to(*t, ScalarType::Double));
-  const double* values = wide.const_data_ptr<double>();
-  return std::vector<double>(values, values + channels);
+  std::vector<double> values(channels);
+  const auto copy = [&](const auto* from) {
+    for (int64_t c = 0; c < channels; c++) values[c] = from[c * t->stride(0)];
+  };
+  // read where it lies: a call of torch costs more than these few values
+  if (t->scalar_type() == ScalarType::Float) {
+    copy(t->const_data_ptr<float>());
+  } else if (t->scalar_type() == ScalarType::Double) {
+    copy(t->const_data_ptr<double>());
+  } else {
+    const Tensor wide = torch::stable::contiguous(torch::stable::to(*t, ScalarType::Double));
+    const double* from = wide.const_data_ptr<double>();
+    std::copy(from, from + channels, values.begin());
+  }
+  return values;
 }
 
 // A per-channel array of kernels: `period` values of the arithmetic type, entry j for channel j % channels.

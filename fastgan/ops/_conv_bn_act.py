@@ -40,7 +40,7 @@ __all__ = ["ConvBnAct", "Geometry", "conv_bn_act", "define", "takes_kernel"]
 
 Tensor = torch.Tensor
 # Elements of z below which a CPU call's fixed cost exceeds what the fused passes save: `auto` leaves these alone.
-SMALL = 1 << 15
+SMALL = 1 << 18
 _EAGER: dict = {}  # name of an op -> its eager, differentiable form
 IntPair = int | tuple[int, int] | list[int]
 
