@@ -67,6 +67,8 @@ class Trainer:
         Run folder; None trains in memory and writes nothing.
     fuse
         Pass each network through ``fastgan.fuse`` first: same parameters, faster.
+    channels_last
+        Keep the weights of convolutions in that memory format: the same values, faster on CPUs and tensor cores.
     ema_decay
         Of the averaged generators that samples and metrics use; 0 switches averaging off. Short runs average over less.
     log_every, sample_every, metric_every, checkpoint_every
@@ -109,6 +111,7 @@ class Trainer:
         device: str | torch.device = "auto",
         out: str | Path | None = None,
         fuse: bool = True,
+        channels_last: bool = True,
         ema_decay: float = 0.999,
         log_every: int | None = 50,
         sample_every: int | None = 500,
@@ -162,6 +165,8 @@ class Trainer:
         ]
 
         architecture.to(self.device)
+        if channels_last:
+            architecture.to(memory_format=torch.channels_last)
         if fuse:
             from fastgan.nn.fuse import fuse as fuse_network
 
@@ -177,6 +182,7 @@ class Trainer:
                 "seed": seed,
                 "device": self.device.type,
                 "fuse": fuse,
+                "channels_last": channels_last,
                 "ema_decay": ema_decay,
                 **every,
                 "metric": None if metric is None else getattr(metric, "name", None) or name_of(metric),
