@@ -93,14 +93,21 @@ std::tuple<Tensor, Tensor> CpuPasses::stats(const Tensor& z) {
                                     count.data(),             mean.data(), square.data()};
     parallel(tiles.units, image.shape.numel(), [&](int64_t begin, int64_t end) { cpu::bn_stats(params, begin, end); });
   }
+  // Parts are merged in their order (Chan et al. 1979); a part holds the same number of values of every channel.
   std::vector<double> means(channels), variances(channels);
-  for (int64_t c = 0; c < channels; c++) {
-    double n = 0, m = 0, s = 0;
-    for (int64_t i = c; i < int64_t(count.size()); i += channels) cpu::merge_stats(n, m, s, count[i], mean[i], square[i]);
-    means[c] = m;
-    variances[c] = n > 0 ? std::fmax(s, 0.0) / n : 0.0;
-    if (std::isnan(s)) variances[c] = s;
+  double n = 0;
+  for (int64_t part = 0; part < tiles.parts; part++) {
+    const double* m = mean.data() + part * channels;
+    const double* s = square.data() + part * channels;
+    const double added = channels > 0 ? count[part * channels] : 0, share = added / std::fmax(n + added, 1.0);
+    for (int64_t c = 0; c < channels; c++) {
+      const double delta = m[c] - means[c];
+      means[c] += delta * share;
+      variances[c] += s[c] + delta * delta * (n * share);
+    }
+    n += added;
   }
+  for (double& v : variances) v = n > 0 ? std::max(v, 0.0) / n : 0.0;  // std::max keeps a NaN on its left
   const ScalarType dtype = statistics_dtype(z);
   return {vector_tensor(z, means, dtype), vector_tensor(z, variances, dtype)};
 }

@@ -216,7 +216,7 @@ class _Convolution(_Member):
             tensors = (x, self.weight, self.bias, bn.weight, bn.bias, *running)
         if batch_statistics and conv.out_elements(x, self.weight) == conv.out_channels(self.weight):
             return None  # the plain BatchNorm refuses a single value, in its own words
-        if not takes_kernel(conv, *tensors, activation, slope):
+        if not takes_kernel(conv, *tensors, bn is not None, activation, slope):
             return None
         y, _, mean, invstd = conv_bn_act(conv, *tensors, bn is not None, batch_statistics, eps, activation, slope)
         if bn is not None and bn.training:

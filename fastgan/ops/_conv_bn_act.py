@@ -39,8 +39,8 @@ from fastgan.ops.bn_act import (
 __all__ = ["ConvBnAct", "Geometry", "conv_bn_act", "define", "takes_kernel"]
 
 Tensor = torch.Tensor
-# Elements of z below which a CPU call's fixed cost exceeds what the fused passes save: `auto` leaves these alone.
-SMALL = 1 << 18
+# Elements of z from which a CPU kernel is worth its fixed cost (see `bench`); below, `auto` takes the reference.
+SMALL = 1 << 20
 _EAGER: dict = {}  # name of an op -> its eager, differentiable form
 IntPair = int | tuple[int, int] | list[int]
 
@@ -313,18 +313,19 @@ def conv_bn_act(
     keep_z = norm and differentiated
     options = (norm, training, keep_z, eps, activation, negative_slope)
     tensors = (x, weight, bias, gamma, beta, running_mean, running_var)
-    if not takes_kernel(conv, *tensors, activation, negative_slope):
+    if not takes_kernel(conv, *tensors, norm, activation, negative_slope):
         return _reference(*tensors, conv, *options)
     run = _EAGER[conv.name] if differentiated and not torch.compiler.is_compiling() else _op(conv.name)
     return ConvBnAct(*run(*tensors, *conv.as_op_arguments(), *options))
 
 
 def takes_kernel(
-    conv, x, weight, bias, gamma, beta, running_mean, running_var, activation: str, negative_slope: float
+    conv, x, weight, bias, gamma, beta, running_mean, running_var, norm: bool, activation: str, negative_slope: float
 ) -> bool:
     """Whether a call runs by kernel. Raises NotImplementedError where "kernel" is chosen and none covers it."""
     gap = "the batch is empty" if x.numel() == 0 else activation_gap(activation, negative_slope)
-    small = x.device.type == "cpu" and conv.out_elements(x, weight) < SMALL
+    # On the CPU the convolution inside is ATen's: without a norm behind it there is no pass to save.
+    small = x.device.type == "cpu" and not (norm and conv.out_elements(x, weight) >= SMALL)
     return use_kernel(conv.name, x, weight, bias, gamma, beta, running_mean, running_var, gap=gap, small=small)
 
 
