@@ -9,7 +9,7 @@ PYTHON ?= python3
 TORCH  ?= torch==2.13.0
 MODEL  ?= dcgan
 # Small enough for minutes on two CPU cores; options in ARGS come later and win.
-SMALL  ?= --model.ngf 32 --model.ndf 32 --batch-size 32 --steps 1500
+SMALL  ?= --model.ngf 32 --model.ndf 32 --batch-size 32 --steps 2500
 ARGS   ?=
 
 VENV   := .venv

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"; did you mean {near[0]!r}?" if near else "."
         print(f"fastgan: there is no command {command!r}{hint}\n\n{_usage()}", file=sys.stderr)
         return 2
+    plain, warnings.formatwarning = warnings.formatwarning, _one_line
     try:
         return import_module(f"fastgan.cli.{command}").run(rest) or 0
     except ModuleNotFoundError as error:
@@ -58,3 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"fastgan {command}: {error}", file=sys.stderr)
         print("(FASTGAN_TRACEBACK=1 shows where it was raised)", file=sys.stderr)
         return 2
+    finally:
+        warnings.formatwarning = plain
+
+
+def _one_line(message, *_) -> str:
+    """A warning as a user of the command line reads it, without the file and line it came from."""
+    return f"fastgan: {message}\n"

@@ -95,7 +95,7 @@ def draw(panels: Panels, file: Path) -> None:
         axis.set_title(f"step {step}")
         axis.set_xlabel("x")
         axis.set_ylim(0, 1.05)
-    axes[0].legend(loc="upper left", fontsize=8)
+    axes[-1].legend(loc="upper right", bbox_to_anchor=(1, 0.93), fontsize=7)
     figure.tight_layout()
     figure.savefig(file, dpi=110)
     pyplot.close(figure)

@@ -1,0 +1,152 @@
+"""The command line as a user types it: output, exit status, one sentence where something is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastgan.cli import COMMANDS, main
+
+TINY = ["--model.image-size", "16", "--model.ngf", "4", "--model.ndf", "4", "--batch-size", "8", "--limit", "40"]
+SHORT = ["--steps", "4", "--log-every", "2", "--sample-every", "2", "--metric-every", "4", "--metric-images", "32"]
+
+
+@pytest.fixture
+def run_folder(tmp_path, capsys) -> Path:
+    """A finished tiny run."""
+    assert main(["train", "dcgan", *TINY, *SHORT, "--out", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    return tmp_path / "run"
+
+
+def test_usage_lists_every_command(capsys):
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in COMMANDS)
+
+
+def test_unknown_command_suggests_the_nearest(capsys):
+    assert main(["trian"]) == 2
+    assert "did you mean 'train'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c != "train"])
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main([command, "--help"])
+    assert exit_.value.code == 0
+    assert "--" in capsys.readouterr().out
+
+
+def test_train_help_has_one_line_for_every_option(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "wgan-gp", "--help"])
+    out = capsys.readouterr().out
+    for option in ("--data", "--steps", "--model.lambda-gp", "--model.image-size", "--resume"):
+        assert option in out
+    assert "Gulrajani" in out
+
+
+def test_list_names_papers(capsys):
+    assert main(["list"]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert "Radford" in lines["dcgan"]
+    assert {"gan", "dcgan", "wgan", "wgan_gp"} <= set(lines)
+
+
+def test_info_is_json_on_demand(capsys):
+    assert main(["info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["torch"]
+    assert facts["extension"]
+
+
+def test_train_leaves_records_samples_and_checkpoints(run_folder):
+    records = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records] == [2, 4]
+    assert "frechet_random_conv_v1" in records[-1]
+    assert {p.name for p in (run_folder / "samples").iterdir()} == {"step_000002.png", "step_000004.png"}
+    assert (run_folder / "checkpoints" / "best.safetensors").exists()
+
+
+def test_train_goes_on_where_it_was(run_folder, capsys):
+    longer = [*SHORT, "--steps", "6"]
+    assert main(["train", "dcgan", *TINY, *longer, "--out", str(run_folder)]) == 0
+    assert "going on from step 4 of 6" in capsys.readouterr().err
+
+
+def test_train_refuses_other_options_of_a_run(run_folder, capsys):
+    before = (run_folder / "metrics.jsonl").read_bytes()
+    assert main(["train", "dcgan", *TINY, *SHORT, "--seed", "1", "--out", str(run_folder)]) == 2
+    assert "trainer.seed: the run has 0, asked 1" in capsys.readouterr().err
+    assert (run_folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_dry_run_writes_nothing(tmp_path, capsys):
+    assert main(["train", "dcgan", *TINY, *SHORT, "--dry-run", "--out", str(tmp_path / "run")]) == 0
+    assert "phase discriminator" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+def test_sample_writes_a_grid_and_single_images(run_folder, tmp_path, capsys):
+    from PIL import Image
+
+    assert main(["sample", str(run_folder), "--n", "6", "--columns", "3", "--out", str(tmp_path / "grid.png")]) == 0
+    assert Image.open(tmp_path / "grid.png").size == (3 * 18 + 2, 2 * 18 + 2)
+    assert main(["sample", str(run_folder), "--n", "3", "--separate", "--out", str(tmp_path / "many")]) == 0
+    assert [p.name for p in sorted((tmp_path / "many").iterdir())] == ["00000.png", "00001.png", "00002.png"]
+    assert Image.open(tmp_path / "many" / "00000.png").size == (16, 16)
+
+
+def test_sample_is_repeatable(run_folder, tmp_path):
+    for name in ("a", "b"):
+        main(["sample", str(run_folder), "--n", "4", "--seed", "3", "--out", str(tmp_path / f"{name}.png")])
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["train", "dcgn"], "did you mean 'dcgan'"),
+        (["train", "dcgan", "--data", "no/such/folder"], "neither a data set nor a path"),
+        (["train", "dcgan", "--model.image-size", "48"], "image_size takes a power of two"),
+        (["train", "--data", "scenes"], "NAME comes first"),
+        (["sample", "no/such/run"], "no/such/run"),
+        (["reproduce", "gan-2d"], "did you mean 'gan_1d'"),
+    ],
+)
+def test_mistakes_are_one_sentence(argv, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_grey_folder_of_any_size_trains(tmp_path, capsys):
+    from PIL import Image
+
+    images = tmp_path / "images"
+    images.mkdir()
+    for i in range(10):
+        Image.new("L", (20 + i, 33), color=20 * i).save(images / f"{i}.png")
+    (images / "broken.png").write_bytes(b"\x89PNG no more")
+    options = ["--data", str(images), "--batch-size", "5", *TINY[:6], *SHORT]
+    with pytest.warns(UserWarning, match=r"broken\.png"):
+        assert main(["train", "dcgan", *options, "--out", str(tmp_path / "run")]) == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["architecture"]["config"]["channels"] == 1
+    strict = [*options, "--strict", "--out", str(tmp_path / "strict")]
+    assert main(["train", "dcgan", *strict]) == 2
+    assert "broken.png" in capsys.readouterr().err
+    assert not (tmp_path / "strict").exists()
+
+
+def test_python_m_fastgan_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "fastgan", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("fastgan 0.")
