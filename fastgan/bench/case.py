@@ -105,9 +105,12 @@ def autocast(dtype: torch.dtype, device: torch.device, upcast: bool) -> Abstract
     return torch.autocast(device.type, dtype)
 
 
-def implementation_of(op: str, *tensors: torch.Tensor | None) -> str:
-    """What fastgan takes for ``op`` on such tensors: "kernel CPU AVX512", "kernel CUDA sm_90" or "reference"."""
-    if not _dispatch.use_kernel(op, *tensors):
+def implementation_of(op: str, *tensors: torch.Tensor | None, small: bool = False) -> str:
+    """What fastgan takes for ``op`` on such tensors: "kernel CPU AVX512", "kernel CUDA sm_90" or "reference".
+
+    small: as ``use_kernel`` takes it, work that a kernel is not worth its fixed cost for.
+    """
+    if not _dispatch.use_kernel(op, *tensors, small=small):
         return "reference"
     device = next(t.device for t in tensors if t is not None)
     if device.type == "cuda":

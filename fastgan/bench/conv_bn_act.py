@@ -35,6 +35,7 @@ from fastgan.bench.case import (
     working_dtype,
 )
 from fastgan.bench.shapes import BATCH_SIZE, ConvLayer
+from fastgan.ops._conv_bn_act import SMALL
 
 __all__ = ["ConvBnActCase", "cases"]
 
@@ -81,7 +82,8 @@ class ConvBnActCase(Case):
         train, evaluate, implementation = modules, copy.deepcopy(modules).eval(), "PyTorch"
         if is_ours(provider):
             train, evaluate = _as_op(self.layer, train), _as_op(self.layer, evaluate)
-            implementation = implementation_of(self.op, x, *leaves)
+            small = device.type == "cpu" and (not self.layer.norm or grad_y.numel() < SMALL)
+            implementation = implementation_of(self.op, x, *leaves, small=small)
         elif provider.startswith("compile"):
             train, evaluate = torch.compile(train, fullgraph=True), torch.compile(evaluate, fullgraph=True)
 

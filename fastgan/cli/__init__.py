@@ -28,7 +28,7 @@ def _usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status. Errors of use are one sentence on stderr and status 2."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    argv = [*(sys.argv[1:] if argv is None else argv)]  # `list` may be the command of that name here
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_usage())
         return 0

@@ -33,7 +33,7 @@ from torch import nn
 
 from fastgan.ops import update_running_stats_
 from fastgan.ops._conv_bn_act import Geometry, conv_bn_act, takes_kernel
-from fastgan.ops._dispatch import current
+from fastgan.ops._dispatch import current, transformed
 
 __all__ = [
     "ACTIVATIONS",
@@ -361,12 +361,7 @@ def _armed_chains(root: nn.Module, args: tuple, kwargs: dict[str, Any]) -> list[
 
 def _calls_for_plain_layers() -> bool:
     """Whether no kernel is wanted, or something outside looks at every layer or transforms them as no op can follow."""
-    if current() == "reference" or nn.modules.module._has_any_global_hook():
-        return True
-    if torch.compiler.is_compiling():
-        return False
-    transformed = torch._C._functorch.peek_interpreter_stack() is not None  # torch.func: vmap, grad, jvp, ...
-    return transformed or torch.autograd.forward_ad._current_level >= 0
+    return current() == "reference" or nn.modules.module._has_any_global_hook() or transformed()
 
 
 def _is_intact(names: ChainNames, conv: nn.Module | None, bn: nn.Module | None, act: nn.Module | None) -> bool:

@@ -27,7 +27,7 @@ from fastgan.ops._library import LIBRARY
 from fastgan.ops.bn_act import (
     activation_backward,
     activation_gap,
-    apply_activation,
+    apply_activation_,
     bn_stats_reference,
     check_activation,
     normalise,
@@ -114,7 +114,7 @@ def _reference(x, weight, bias, gamma, beta, running_mean, running_var, conv, no
     z = conv.convolve(x, weight, bias)  # 1.
     if not norm:
         nothing = x.new_empty(0, dtype=statistics_dtype(x))
-        return ConvBnAct(apply_activation(z, act, slope), x.new_empty(0), nothing, nothing)
+        return ConvBnAct(apply_activation_(z, act, slope), x.new_empty(0), nothing, nothing)
     stats = statistics_dtype(x)  # of all vectors: in half precision torch would round the statistics to theirs
     if gamma is None:
         gamma, beta = z.new_ones(z.shape[1], dtype=stats), z.new_zeros(z.shape[1], dtype=stats)
@@ -128,7 +128,7 @@ def _reference(x, weight, bias, gamma, beta, running_mean, running_var, conv, no
         mean, invstd = z.new_zeros(z.shape[1], dtype=stats), z.new_zeros(z.shape[1], dtype=stats)
         u = normalise(z, mean, invstd, gamma, beta)[1].to(z.dtype)
     kept = z.detach() if keep_z else x.new_empty(0)
-    return ConvBnAct(apply_activation(u, act, slope), kept, mean.detach(), invstd.detach())  # 4.
+    return ConvBnAct(apply_activation_(u, act, slope), kept, mean.detach(), invstd.detach())  # 4.
 
 
 def _backward_formula(grad_y, x, weight, bias, gamma, beta, mean, invstd, y, conv, norm, training, act, slope, eps):

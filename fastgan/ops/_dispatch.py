@@ -12,7 +12,7 @@ import torch
 
 from fastgan.ops import _library
 
-__all__ = ["IMPLEMENTATIONS", "current", "kernel_gap", "kernels", "use", "use_kernel"]
+__all__ = ["IMPLEMENTATIONS", "current", "kernel_gap", "kernels", "transformed", "use", "use_kernel"]
 
 IMPLEMENTATIONS = ("auto", "reference", "kernel")
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -77,6 +77,13 @@ def kernel_gap(*tensors: torch.Tensor | None) -> str | None:
     return None
 
 
+def transformed() -> bool:
+    """Whether torch.func or forward-mode differentiation acts on calls made now; compiled ops follow neither."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
+
+
 def _out_of_auto(device: torch.device) -> bool:
     """Whether ``auto`` leaves kernels alone here although they exist."""
     if torch.compiler.is_exporting() or torch.jit.is_tracing():
@@ -106,6 +113,8 @@ def use_kernel(op: str, *tensors: torch.Tensor | None, gap: str | None = None, s
     if _implementation == "reference":
         return False
     gap = gap or kernel_gap(*tensors)
+    if gap is None and transformed():
+        gap = "no kernel works under torch.func or forward-mode differentiation"
     if gap is None:
         device = next(t.device for t in tensors if t is not None)
         return _implementation == "kernel" or not (small or _out_of_auto(device))

@@ -26,6 +26,7 @@ __all__ = [
     "ACTIVATIONS",
     "activation_gap",
     "apply_activation",
+    "apply_activation_",
     "bn_act",
     "bn_act_backward_elemt",
     "bn_act_backward_reduce",
@@ -96,6 +97,15 @@ def apply_activation(u: Tensor, activation: str, negative_slope: float) -> Tenso
     if activation == "leaky_relu":
         return torch.nn.functional.leaky_relu(u, negative_slope)
     return torch.tanh(u) if activation == "tanh" else u
+
+
+def apply_activation_(u: Tensor, activation: str, negative_slope: float) -> Tensor:
+    """act(u) in u's memory; u must be nobody else's. Differentiable, as torch's in-place activations are."""
+    if activation == "relu":
+        return torch.relu_(u)
+    if activation == "leaky_relu" and negative_slope >= 0:  # autograd reads the derivative off the sign of the result
+        return torch.nn.functional.leaky_relu_(u, negative_slope)
+    return torch.tanh_(u) if activation == "tanh" else apply_activation(u, activation, negative_slope)
 
 
 def activation_backward(grad_y: Tensor, u: Tensor, activation: str, negative_slope: float) -> Tensor:

@@ -14,7 +14,7 @@ from numerics import assert_rounding_equal, assert_within_oracle
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from fastgan.ops import conv2d_bn_act, conv_transpose2d_bn_act, update_running_stats_, use
+from fastgan.ops import _library, conv2d_bn_act, conv_transpose2d_bn_act, update_running_stats_, use
 
 from .conv_cases import NAMES, Case, activation_factor, module_results, statistics_of
 
@@ -532,3 +532,33 @@ def test_use_nests_and_survives_exceptions():
     assert _dispatch.current() == outside
     with pytest.raises(ValueError, match="implementation is 'fast'; it takes one of auto, reference, kernel"):
         use("fast")
+
+
+def test_function_transforms_take_the_reference():
+    x, w = torch.randn(3, 2, 4, 6, 6), torch.randn(5, 4, 3, 3)
+
+    def f(images):
+        return conv2d_bn_act(images, w, norm=False, activation="tanh").y
+
+    with use("auto"):
+        assert torch.equal(torch.func.vmap(f)(x), torch.stack([f(images) for images in x]))
+        _, tangent = torch.func.jvp(f, (x[0],), (x[1],))
+    y, z = f(x[0]), torch.nn.functional.conv2d(x[1], w)
+    torch.testing.assert_close(tangent, (1 - y**2) * z)
+
+
+@pytest.mark.skipif(not _library.LOADED, reason="fastgan._C is not built")
+def test_an_explicit_kernel_refuses_function_transforms():
+    w = torch.randn(5, 4, 3, 3)
+    with use("kernel"), pytest.raises(NotImplementedError, match=r"torch\.func"):
+        torch.func.vmap(lambda x: conv2d_bn_act(x, w, norm=False).y)(torch.randn(3, 2, 4, 6, 6))
+
+
+def test_auto_takes_kernels_only_where_passes_are_saved(monkeypatch):
+    taken = []
+    monkeypatch.setattr("fastgan.ops._conv_bn_act.use_kernel", lambda *a, small, **k: taken.append(not small))
+    x, w, g = torch.randn(2, 4, 8, 8), torch.randn(6, 4, 3, 3), torch.ones(6)
+    for limit, norm in ((0, True), (0, False), (1 << 20, True)):
+        monkeypatch.setattr("fastgan.ops._conv_bn_act.SMALL", limit)
+        conv2d_bn_act(x, w, None, *((g, g) if norm else (None, None)), norm=norm)
+    assert taken == [True, False, False]
