@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import fastgan
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCKS = [
@@ -19,7 +22,10 @@ BLOCKS = [
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_block_runs(block, tmp_path):
-    done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False)
+    path = {"PYTHONPATH": str(Path(fastgan.__file__).parents[1])}  # the fastgan under test, installed or not
+    done = subprocess.run(
+        [sys.executable, "-c", block], cwd=tmp_path, env=os.environ | path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     if "report=True" in block:
         assert "fused: 3 of 3 convolutions" in done.stdout

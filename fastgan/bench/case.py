@@ -105,12 +105,12 @@ def autocast(dtype: torch.dtype, device: torch.device, upcast: bool) -> Abstract
     return torch.autocast(device.type, dtype)
 
 
-def implementation_of(op: str, *tensors: torch.Tensor | None, small: bool = False) -> str:
+def implementation_of(op: str, *tensors: torch.Tensor | None, worthwhile: bool = True) -> str:
     """What fastgan takes for ``op`` on such tensors: "kernel CPU AVX512", "kernel CUDA sm_90" or "reference".
 
-    small: as ``use_kernel`` takes it, work that a kernel is not worth its fixed cost for.
+    worthwhile: as ``use_kernel`` takes it.
     """
-    if not _dispatch.use_kernel(op, *tensors, small=small):
+    if not _dispatch.use_kernel(op, *tensors, worthwhile=worthwhile):
         return "reference"
     device = next(t.device for t in tensors if t is not None)
     if device.type == "cuda":

@@ -82,8 +82,8 @@ class ConvBnActCase(Case):
         train, evaluate, implementation = modules, copy.deepcopy(modules).eval(), "PyTorch"
         if is_ours(provider):
             train, evaluate = _as_op(self.layer, train), _as_op(self.layer, evaluate)
-            small = device.type == "cpu" and (not self.layer.norm or grad_y.numel() < SMALL)
-            implementation = implementation_of(self.op, x, *leaves, small=small)
+            worthwhile = device.type != "cpu" or (self.layer.norm and grad_y.numel() >= SMALL)
+            implementation = implementation_of(self.op, x, *leaves, worthwhile=worthwhile)
         elif provider.startswith("compile"):
             train, evaluate = torch.compile(train, fullgraph=True), torch.compile(evaluate, fullgraph=True)
 

@@ -325,8 +325,9 @@ def takes_kernel(
     """Whether a call runs by kernel. Raises NotImplementedError where "kernel" is chosen and none covers it."""
     gap = "the batch is empty" if x.numel() == 0 else activation_gap(activation, negative_slope)
     # On the CPU the convolution inside is ATen's: without a norm behind it there is no pass to save.
-    small = x.device.type == "cpu" and not (norm and conv.out_elements(x, weight) >= SMALL)
-    return use_kernel(conv.name, x, weight, bias, gamma, beta, running_mean, running_var, gap=gap, small=small)
+    worthwhile = x.device.type != "cpu" or (norm and conv.out_elements(x, weight) >= SMALL)
+    tensors = (x, weight, bias, gamma, beta, running_mean, running_var)
+    return use_kernel(conv.name, *tensors, gap=gap, worthwhile=worthwhile)
 
 
 def _op(name: str):

@@ -102,11 +102,11 @@ def kernels() -> list[str]:
     return sorted(n for n in names if torch._C._dispatch_has_kernel_for_dispatch_key(f"fastgan::{n}", "CPU"))
 
 
-def use_kernel(op: str, *tensors: torch.Tensor | None, gap: str | None = None, small: bool = False) -> bool:
+def use_kernel(op: str, *tensors: torch.Tensor | None, gap: str | None = None, worthwhile: bool = True) -> bool:
     """Decide for one call of ``op``.
 
-    gap: a reason of the op's own why no kernel covers the call. small: a kernel covers it but is not worth its fixed
-    cost, so that ``auto`` takes the reference.
+    gap: a reason of the op's own why no kernel covers the call. worthwhile: False where a kernel covers it but gains
+    nothing, so that ``auto`` takes the reference.
 
     Raises NotImplementedError where the choice is "kernel" and no kernel covers the call.
     """
@@ -117,7 +117,7 @@ def use_kernel(op: str, *tensors: torch.Tensor | None, gap: str | None = None, s
         gap = "no kernel works under torch.func or forward-mode differentiation"
     if gap is None:
         device = next(t.device for t in tensors if t is not None)
-        return _implementation == "kernel" or not (small or _out_of_auto(device))
+        return _implementation == "kernel" or (worthwhile and not _out_of_auto(device))
     if _implementation == "kernel":
         raise NotImplementedError(
             f"fastgan.ops.{op}: implementation 'kernel' was asked for, but {gap}. "

@@ -556,7 +556,7 @@ def test_an_explicit_kernel_refuses_function_transforms():
 
 def test_auto_takes_kernels_only_where_passes_are_saved(monkeypatch):
     taken = []
-    monkeypatch.setattr("fastgan.ops._conv_bn_act.use_kernel", lambda *a, small, **k: taken.append(not small))
+    monkeypatch.setattr("fastgan.ops._conv_bn_act.use_kernel", lambda *a, worthwhile, **k: taken.append(worthwhile))
     x, w, g = torch.randn(2, 4, 8, 8), torch.randn(6, 4, 3, 3), torch.ones(6)
     for limit, norm in ((0, True), (0, False), (1 << 20, True)):
         monkeypatch.setattr("fastgan.ops._conv_bn_act.SMALL", limit)
