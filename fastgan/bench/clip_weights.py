@@ -10,7 +10,6 @@ import torch
 from fastgan import ops
 from fastgan.bench import networks
 from fastgan.bench.case import Case, Workload, implementation_of, working_dtype
-from fastgan.ops.clip_weights import worthwhile
 
 __all__ = ["CRITICS", "ClipWeightsCase", "cases"]
 
@@ -47,7 +46,7 @@ class ClipWeightsCase(Case):
         params = self.parameters(device, working_dtype(dtype, upcast))
         clip, implementation = CLIPS[provider], "PyTorch"
         if provider == "fastgan":
-            implementation = implementation_of(self.op, *params, worthwhile=worthwhile(params))
+            implementation = implementation_of(self.op, *params)
 
         def step() -> None:
             clip(params)

@@ -25,15 +25,6 @@ def _(params: list[torch.Tensor], clip_value: float) -> None:
     return None
 
 
-# Elements a tensor, on average, up to which one call for all beats a call each on the CPU: above, memory sets the pace.
-FEW_ELEMENTS = 1 << 16
-
-
-def worthwhile(params: list[torch.Tensor]) -> bool:
-    """Whether the kernel is any faster than the reference for these."""
-    return params[0].device.type != "cpu" or sum(p.numel() for p in params) < FEW_ELEMENTS * len(params)
-
-
 def _reference(params: list[torch.Tensor], clip_value: float) -> None:
     if params[0].device.type == "cpu":
         for p in params:  # one pass over memory; the foreach form takes two
@@ -66,7 +57,7 @@ def clip_weights_(parameters: torch.Tensor | Iterable[torch.Tensor], clip_value:
     if not params:
         return
     with torch.no_grad():
-        if use_kernel("clip_weights_", *params, gap=dense_gap(params), worthwhile=worthwhile(params)):
+        if use_kernel("clip_weights_", *params, gap=dense_gap(params)):
             torch.ops.fastgan.clip_weights_(params, clip_value)
             increment_versions(params)
         else:
