@@ -7,6 +7,7 @@
 #include "cpu/bn_act.h"
 #include "cpu/bn_act_backward.h"
 #include "cpu/bn_stats.h"
+#include "ops/bn_act.h"
 #include "ops/tensor_cpu.h"
 
 namespace fastgan::ops {
@@ -199,40 +200,6 @@ Tensor CpuPasses::activation_backward(const Tensor& grad, const Tensor& y, Activ
   return out;
 }
 
-// ---- the ops --------------------------------------------------------------------------------------------------------
-
-namespace {
-
-Tensor bn_act(const Tensor& z, const Tensor& mean, const Tensor& invstd, const OptionalTensor& gamma,
-              const OptionalTensor& beta, std::string activation, double negative_slope) {
-  Tensor y = torch::stable::empty_like(z);
-  CpuPasses::normalize(z, mean, invstd, gamma, beta, parse_activation("bn_act", activation), negative_slope, y);
-  return y;
-}
-
-std::tuple<Tensor, Tensor> bn_act_backward_reduce(const Tensor& grad_y, const Tensor& y, const Tensor& z,
-                                                  const Tensor& mean, const Tensor& invstd, const OptionalTensor& gamma,
-                                                  const OptionalTensor& beta, std::string activation,
-                                                  double negative_slope) {
-  return CpuPasses::backward_reduce(grad_y, y, z, mean, invstd, gamma, beta,
-                                    parse_activation("bn_act_backward_reduce", activation), negative_slope);
-}
-
-Tensor bn_act_backward_elemt(const Tensor& grad_y, const Tensor& y, const Tensor& z, const Tensor& mean,
-                             const Tensor& invstd, const OptionalTensor& gamma, const OptionalTensor& beta,
-                             const Tensor& mean_g, const Tensor& mean_g_xhat, std::string activation,
-                             double negative_slope) {
-  return CpuPasses::backward_elemt(grad_y, y, z, mean, invstd, gamma, beta, mean_g, mean_g_xhat, 1.0,
-                                   parse_activation("bn_act_backward_elemt", activation), negative_slope);
-}
-
-}  // namespace
-
-STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, m) {
-  m.impl("bn_stats", TORCH_BOX(&CpuPasses::stats));
-  m.impl("bn_act", TORCH_BOX(&bn_act));
-  m.impl("bn_act_backward_reduce", TORCH_BOX(&bn_act_backward_reduce));
-  m.impl("bn_act_backward_elemt", TORCH_BOX(&bn_act_backward_elemt));
-}
+STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, m) { register_bn_act<CpuPasses>(m); }
 
 }  // namespace fastgan::ops
