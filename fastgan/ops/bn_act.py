@@ -259,6 +259,6 @@ def update_running_stats_(
     if count == 0:
         return
     unbiased = count / max(count - 1, 1)
-    var = invstd.double().pow(-2).sub_(eps).mul_(unbiased)
+    var = invstd.pow(-2).sub_(eps)
     running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-    running_var.lerp_(var.to(running_var.dtype), momentum)
+    running_var.mul_(1 - momentum).add_(var, alpha=momentum * unbiased)
