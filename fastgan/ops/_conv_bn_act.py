@@ -76,16 +76,21 @@ class Geometry(NamedTuple):
     def out_channels(self, weight: Tensor) -> int:
         return weight.shape[1] * self.groups if self.transposed else weight.shape[0]
 
+    def output_size(self, x: Tensor, weight: Tensor) -> list[int]:
+        """[H', W'] of z."""
+        size = []
+        for axis, (stride, padding, more, dilation) in enumerate(zip(*self[1:5], strict=True)):
+            length, reach = x.shape[axis + 2], dilation * (weight.shape[axis + 2] - 1)
+            if self.transposed:
+                size.append((length - 1) * stride - 2 * padding + reach + more + 1)
+            else:
+                size.append((length + 2 * padding - reach - 1) // stride + 1)
+        return size
+
     def out_elements(self, x: Tensor, weight: Tensor) -> int:
         """Number of elements of z."""
-        out = x.shape[0] * self.out_channels(weight)
-        for d in range(2):
-            span = self.dilation[d] * (weight.shape[d + 2] - 1)
-            if self.transposed:
-                out *= (x.shape[d + 2] - 1) * self.stride[d] - 2 * self.padding[d] + span + self.output_padding[d] + 1
-            else:
-                out *= (x.shape[d + 2] + 2 * self.padding[d] - span - 1) // self.stride[d] + 1
-        return out
+        height, width = self.output_size(x, weight)
+        return x.shape[0] * self.out_channels(weight) * height * width
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.transposed:
@@ -387,35 +392,31 @@ def _check(conv, x, weight, bias, gamma, beta, running_mean, running_var, norm, 
             raise ValueError(f"{op}: norm=False takes no {', '.join(given)}")
     elif not training and (running_mean is None or running_var is None):
         raise ValueError(f"{op}: norm=True with training=False takes running_mean and running_var")
-    height, width = _output_size(conv, x, weight)
+    height, width = _checked_size(conv, x, weight)
     if norm and training and x.shape[0] * height * width == 1:  # as torch's BatchNorm does
         raise ValueError(
             f"{op}: norm=True with training=True takes more than one value a channel; {tuple(x.shape)} gives 1"
         )
 
 
-def _output_size(conv: Geometry, x: Tensor, weight: Tensor) -> list[int]:
-    """[H', W'], checked to be positive, from integers checked to be in range."""
+def _checked_size(conv: Geometry, x: Tensor, weight: Tensor) -> list[int]:
+    """[H', W'] of z, after a look at the integers it is made of."""
     for name, least in (("stride", 1), ("padding", 0), ("output_padding", 0), ("dilation", 1)):
         if min(getattr(conv, name)) < least:
             raise ValueError(f"{conv.name}: {name} is {getattr(conv, name)}; it takes integers from {least} up")
-    size = []
-    for axis, spatial in enumerate(zip(*conv[1:5], x.shape[2:], weight.shape[2:], strict=True)):
-        stride, padding, output_padding, dilation, length, kernel = spatial
-        if output_padding and output_padding >= max(stride, dilation):
+    for stride, more, dilation in zip(conv.stride, conv.output_padding, conv.dilation, strict=True):
+        if more and more >= max(stride, dilation):
             raise ValueError(
                 f"{conv.name}: output_padding is {conv.output_padding}; it takes less than stride {conv.stride} or "
                 f"dilation {conv.dilation}"
             )
-        reach = dilation * (kernel - 1)
-        if conv.transposed:
-            size.append((length - 1) * stride - 2 * padding + reach + output_padding + 1)
-        else:
-            size.append((length + 2 * padding - reach - 1) // stride + 1)
-        if size[-1] < 1:
+    size = conv.output_size(x, weight)
+    for axis, length in enumerate(size):
+        if length < 1:
             raise ValueError(
-                f"{conv.name}: x {tuple(x.shape)} is too small along {'HW'[axis]} for kernel {kernel}, stride {stride},"
-                f" padding {padding}, dilation {dilation}: nothing would come out"
+                f"{conv.name}: x {tuple(x.shape)} is too small along {'HW'[axis]} for kernel {weight.shape[axis + 2]}, "
+                f"stride {conv.stride[axis]}, padding {conv.padding[axis]}, dilation {conv.dilation[axis]}: "
+                "nothing would come out"
             )
     return size
 
