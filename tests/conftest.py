@@ -25,6 +25,16 @@ def fixed_seeds() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def one_thread(request):
+    """In folders of tiny tensors: threads that wait for each other on a busy machine are most of such a test's time."""
+    threads = torch.get_num_threads()
+    if request.path.parent.name in ("architectures", "bench", "data", "metrics", "nn"):
+        torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def need_kernels() -> None:
     """Skip, or fail where kernels are required, unless the extension is loaded."""
     if not _library.LOADED:

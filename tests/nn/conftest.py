@@ -1,21 +1,11 @@
 """How a fused model is run: by reference, by the fused op whatever it is made of, and by the kernels."""
 
 import pytest
-import torch
 
 import fastgan.nn.fused
 from fastgan import ops
 from fastgan.ops import _library
 from fastgan.ops.bn_act import activation_gap
-
-
-@pytest.fixture(scope="package", autouse=True)
-def one_thread():
-    """The tensors are tiny: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
