@@ -190,6 +190,38 @@ FASTGAN_INLINE vec<int64_t> first_lanes(double, int64_t n) {
   return index < n;
 }
 
+// Lane j is lane index[j] of a, or lane index[j] - lanes of b.
+FASTGAN_INLINE vec<float> shuffle(vec<float> a, vec<float> b, vec<int32_t> index) {
+#if defined(__clang__)
+  vec<float> r;
+  for (int j = 0; j < lanes<float>; j++) r[j] = index[j] < lanes<float> ? a[index[j]] : b[index[j] - lanes<float>];
+  return r;
+#else
+  return __builtin_shuffle(a, b, index);
+#endif
+}
+
+// Rows become columns: rows[i][j] and rows[j][i] change places. Each stage interleaves row i with row i + half, which turns
+// the address bits (row, column) by one place; after as many stages as a lane number has bits the two have swapped.
+FASTGAN_INLINE void transpose(vec<float> (&rows)[lanes<float>]) {
+  constexpr int n = lanes<float>, half = n / 2;
+  vec<int32_t> low, high;  // lane 2j from lane j of the one, lane 2j + 1 from lane j of the other
+  for (int j = 0; j < n; j++) {
+    low[j] = j / 2 + (j % 2 ? n : 0);
+    high[j] = low[j] + half;
+  }
+  for (int stage = 1; stage < n; stage *= 2) {
+    vec<float> next[n];
+#pragma GCC unroll 8
+    for (int i = 0; i < half; i++) {
+      next[2 * i] = shuffle(rows[i], rows[i + half], low);
+      next[2 * i + 1] = shuffle(rows[i], rows[i + half], high);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < n; i++) rows[i] = next[i];
+  }
+}
+
 // v limited to [-limit, limit]; NaN stays NaN.
 template <class V, class T>
 FASTGAN_INLINE V clamp(V v, T limit) {

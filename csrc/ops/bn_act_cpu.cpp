@@ -13,22 +13,12 @@
 namespace fastgan::ops {
 namespace {
 
-// mean, gamma * invstd and beta as kernels take them; the forward and the backward pass must make them alike.
+// The vectors of the forward pass as arrays of kernels; the backward pass must make them alike.
 struct Affine {
   ChannelArray mean, scale, beta;
 
-  Affine(const char* op, const Image& z, cpu::DType dtype, const Tensor& mean_of, const Tensor& invstd,
-         const OptionalTensor& gamma, const OptionalTensor& beta_of)
-      : mean(z.shape, dtype, channel_values(op, "mean", mean_of, z.shape.channels, 0)),
-        scale(z.shape, dtype, scales(op, z, invstd, gamma)),
-        beta(z.shape, dtype, channel_values(op, "beta", beta_of, z.shape.channels, 0)) {}
-
-  static std::vector<double> scales(const char* op, const Image& z, const Tensor& invstd, const OptionalTensor& gamma) {
-    std::vector<double> scale = channel_values(op, "invstd", invstd, z.shape.channels, 1);
-    const std::vector<double> factor = channel_values(op, "gamma", gamma, z.shape.channels, 1);
-    for (size_t c = 0; c < scale.size(); c++) scale[c] *= factor[c];
-    return scale;
-  }
+  Affine(const Image& z, cpu::DType dtype, const ChannelVectors& v)
+      : mean(z.shape, dtype, v.mean), scale(z.shape, dtype, v.scale), beta(z.shape, dtype, v.beta) {}
 };
 
 // Adds up (parts, C) in the order of the parts.
@@ -52,6 +42,7 @@ struct BackwardArguments {
   Image z;
   cpu::DType dtype;
   Tensor grad_y, y;
+  ChannelVectors vectors;
   Affine affine;
   cpu::BnActBackwardParams params;
 
@@ -62,7 +53,8 @@ struct BackwardArguments {
         dtype(kernel_dtype(op, "z", z_of)),
         grad_y((check_same_shape(op, "grad_y", grad_y_of, z_of), in_memory_order_of(grad_y_of, z.tensor))),
         y(y_of),
-        affine(op, z, dtype, mean, invstd, gamma, beta),
+        vectors(mean, invstd, gamma, beta),
+        affine(z, dtype, vectors),
         params{} {
     if (activation == Activation::Tanh) {
       check_same_shape(op, "y", y_of, z_of);
@@ -83,34 +75,60 @@ struct BackwardArguments {
 
 }  // namespace
 
+// Chan et al. 1979.
+std::tuple<Tensor, Tensor> PartialStatistics::merge(const Tensor& like, ScalarType dtype) const {
+  std::vector<double> means(channels), variances(channels), n(channels);
+  for (int64_t part = 0; part < parts; part++) {
+    for (int64_t c = 0; c < channels; c++) {
+      const int64_t at = part * channels + c;
+      const double share = count[at] / std::fmax(n[c] + count[at], 1.0), delta = mean[at] - means[c];
+      means[c] += delta * share;
+      variances[c] += square[at] + delta * delta * (n[c] * share);
+      n[c] += count[at];
+    }
+  }
+  for (int64_t c = 0; c < channels; c++) {
+    variances[c] = n[c] > 0 ? std::max(variances[c], 0.0) / n[c] : 0.0;  // std::max keeps a NaN on its left
+  }
+  return {vector_tensor(like, means, dtype), vector_tensor(like, variances, dtype)};
+}
+
+ChannelVectors::ChannelVectors(const Tensor& mean_of, const Tensor& invstd, const OptionalTensor& gamma,
+                               const OptionalTensor& beta_of) {
+  const char* op = "bn_act";
+  const int64_t channels = invstd.numel();
+  mean = channel_values(op, "mean", mean_of, channels, 0);
+  scale = channel_values(op, "invstd", invstd, channels, 1);
+  beta = channel_values(op, "beta", beta_of, channels, 0);
+  const std::vector<double> factor = channel_values(op, "gamma", gamma, channels, 1);
+  for (int64_t c = 0; c < channels; c++) scale[c] *= factor[c];
+}
+
+void ChannelVectors::set_sums(const Tensor& invstd, const OptionalTensor& sum_g, const OptionalTensor& sum_g_xhat,
+                              double share) {
+  const char* op = "bn_act_backward_elemt";
+  const int64_t channels = int64_t(scale.size());
+  const std::vector<double> inverse = channel_values(op, "invstd", invstd, channels, 1);
+  offset = channel_values(op, "mean_g", sum_g, channels, 0);
+  slope_z = channel_values(op, "mean_g_xhat", sum_g_xhat, channels, 0);
+  for (int64_t c = 0; c < channels; c++) {
+    offset[c] *= share * scale[c];
+    slope_z[c] *= share * scale[c] * inverse[c];
+  }
+}
+
 std::tuple<Tensor, Tensor> CpuPasses::stats(const Tensor& z) {
   const char* op = "bn_stats";
   const Image image = image_of(op, "z", z);
   const int64_t channels = image.shape.channels;
   const cpu::ReductionTiles tiles(image.shape);
-  std::vector<double> count(tiles.parts * channels), mean(count.size()), square(count.size());
+  PartialStatistics partial(tiles.parts, channels);
   if (image.shape.numel() > 0) {
-    const cpu::BnStatsParams params{kernel_dtype(op, "z", z), image.shape,  image.tensor.const_data_ptr(),
-                                    count.data(),             mean.data(), square.data()};
+    const cpu::BnStatsParams params{kernel_dtype(op, "z", z), image.shape,         image.tensor.const_data_ptr(),
+                                    partial.count.data(),     partial.mean.data(), partial.square.data()};
     parallel(tiles.units, image.shape.numel(), [&](int64_t begin, int64_t end) { cpu::bn_stats(params, begin, end); });
   }
-  // Parts are merged in their order (Chan et al. 1979); a part holds the same number of values of every channel.
-  std::vector<double> means(channels), variances(channels);
-  double n = 0;
-  for (int64_t part = 0; part < tiles.parts; part++) {
-    const double* m = mean.data() + part * channels;
-    const double* s = square.data() + part * channels;
-    const double added = channels > 0 ? count[part * channels] : 0, share = added / std::fmax(n + added, 1.0);
-    for (int64_t c = 0; c < channels; c++) {
-      const double delta = m[c] - means[c];
-      means[c] += delta * share;
-      variances[c] += s[c] + delta * delta * (n * share);
-    }
-    n += added;
-  }
-  for (double& v : variances) v = n > 0 ? std::max(v, 0.0) / n : 0.0;  // std::max keeps a NaN on its left
-  const ScalarType dtype = statistics_dtype(z);
-  return {vector_tensor(z, means, dtype), vector_tensor(z, variances, dtype)};
+  return partial.merge(z, statistics_dtype(z));
 }
 
 Tensor CpuPasses::inverse_std(const Tensor& var, double eps, ScalarType dtype) {
@@ -124,7 +142,7 @@ void CpuPasses::normalize(const Tensor& z, const Tensor& mean, const Tensor& inv
   const char* op = "bn_act";
   const Image image = image_of(op, "z", z);
   const cpu::DType dtype = kernel_dtype(op, "z", z);
-  const Affine affine(op, image, dtype, mean, invstd, gamma, beta);
+  const Affine affine(image, dtype, ChannelVectors(mean, invstd, gamma, beta));
   cpu::BnActParams params{dtype,      image.shape,          image.tensor.const_data_ptr(), nullptr,
                           affine.mean.data(), affine.scale.data(), affine.beta.data(), activation, negative_slope};
   const bool direct = same_memory_order(image.tensor, y);
@@ -171,16 +189,8 @@ Tensor CpuPasses::backward_elemt(const Tensor& grad_y, const Tensor& y, const Te
                                  Activation activation, double negative_slope) {
   const char* op = "bn_act_backward_elemt";
   BackwardArguments a(op, grad_y, y, z, mean, invstd, gamma, beta, activation, negative_slope);
-  const int64_t channels = a.z.shape.channels;
-  const std::vector<double> scale = Affine::scales(op, a.z, invstd, gamma);
-  const std::vector<double> inverse = channel_values(op, "invstd", invstd, channels, 1);
-  std::vector<double> offset = channel_values(op, "mean_g", sum_g, channels, 0);
-  std::vector<double> slope = channel_values(op, "mean_g_xhat", sum_g_xhat, channels, 0);
-  for (int64_t c = 0; c < channels; c++) {
-    offset[c] *= share * scale[c];
-    slope[c] *= share * scale[c] * inverse[c];
-  }
-  const ChannelArray offsets(a.z.shape, a.dtype, offset), slopes(a.z.shape, a.dtype, slope);
+  a.vectors.set_sums(invstd, sum_g, sum_g_xhat, share);
+  const ChannelArray offsets(a.z.shape, a.dtype, a.vectors.offset), slopes(a.z.shape, a.dtype, a.vectors.slope_z);
   a.params.offset = offsets.data();
   a.params.slope_z = slopes.data();
   Tensor grad_z = torch::stable::empty_like(a.z.tensor);

@@ -6,6 +6,27 @@
 
 namespace fastgan::ops {
 
+// Partial statistics of every channel, (parts, C): number of values, mean, squared deviations.
+struct PartialStatistics {
+  int64_t parts, channels;
+  std::vector<double> count, mean, square;
+
+  PartialStatistics(int64_t parts_, int64_t channels_)
+      : parts(parts_), channels(channels_), count(parts * channels), mean(count.size()), square(count.size()) {}
+
+  // (mean, biased variance) of the whole, (C,), in `dtype`; parts are merged in their order.
+  std::tuple<Tensor, Tensor> merge(const Tensor& like, ScalarType dtype) const;
+};
+
+// What turns z into y and grad_y into grad_z, per channel, as the kernels take it (see cpu/bn_act.h, cpu/bn_act_backward.h).
+struct ChannelVectors {
+  std::vector<double> mean, scale, beta, offset, slope_z;
+
+  ChannelVectors(const Tensor& mean, const Tensor& invstd, const OptionalTensor& gamma, const OptionalTensor& beta);
+  // Besides, offset and slope_z, from the sums over g and g * xhat, of which `share` goes to each value.
+  void set_sums(const Tensor& invstd, const OptionalTensor& sum_g, const OptionalTensor& sum_g_xhat, double share);
+};
+
 struct CpuPasses {
   // (mean, variance) of every channel of z (N, C, ...): biased, (C,), float32 or float64. Zeros for an empty batch.
   static std::tuple<Tensor, Tensor> stats(const Tensor& z);

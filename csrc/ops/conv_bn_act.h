@@ -1,96 +1,16 @@
-// conv2d_bn_act and conv_transpose2d_bn_act with their backward ops, for any device: ATen's convolution and the passes of
-// that device around it. A device registers them with
-//     STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, m) { register_conv_bn_act<CpuPasses>(m); }
-// where Passes has the static functions of CpuPasses in bn_act_cpu.h.
+// conv2d_bn_act and conv_transpose2d_bn_act with their backward ops, for any device. A device registers them with
+//     STABLE_TORCH_LIBRARY_IMPL(fastgan, CUDA, m) { register_conv_bn_act<ComposedConvolution<CudaPasses>>(m); }
+// where Passes has the static functions of CpuPasses in bn_act_cpu.h. ComposedConvolution is ATen's convolution and these
+// passes around it; a device with convolutions of its own derives from it and redefines what they do better.
 //
-// Forward, per element of z: written by the convolution; read for the statistics; read and written to normalise and
+// Composed, forward, per element of z: written by the convolution; read for the statistics; read and written to normalise and
 // activate, in place of z unless z is kept. Backward: grad_y and z are read by a reduction, read again to write grad_z.
 #pragma once
 
-#include <algorithm>
-
 #include "ops/activation.h"
-#include "ops/stable.h"
+#include "ops/conv_arguments.h"
 
 namespace fastgan::ops {
-
-struct ConvArguments {
-  const char* op;
-  bool transposed;
-  std::vector<int64_t> stride, padding, output_padding, dilation;
-  int64_t groups;
-
-  int64_t out_channels(const Tensor& weight) const { return transposed ? weight.size(1) * groups : weight.size(0); }
-
-  Tensor convolve(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) const {
-    return call("aten::convolution", "", x, weight, bias, stride, padding, dilation, transposed, output_padding, groups);
-  }
-
-  // (grad_x, grad_weight, grad_bias), undefined where not asked for.
-  std::array<Tensor, 3> backward(const Tensor& grad_z, const Tensor& x, const Tensor& weight, bool need_x,
-                                 bool need_weight, bool need_bias) const {
-    const std::optional<std::vector<int64_t>> bias_size = std::vector<int64_t>{out_channels(weight)};
-    const std::array<bool, 3> wanted{need_x, need_weight, need_bias};
-    return call<3>("aten::convolution_backward", "", grad_z, x, weight, bias_size, stride, padding, dilation, transposed,
-                   output_padding, groups, torch::headeronly::HeaderOnlyArrayRef<bool>(wanted.data(), wanted.size()));
-  }
-
-  // Checks all that the convolution takes; the shape of its output.
-  std::vector<int64_t> check_tensors(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) const {
-    check(x.dim() == 4, op, ": x has shape ", shape_of(x), "; it takes (N, C, H, W)");
-    check(weight.dim() == 4, op, ": weight has shape ", shape_of(weight), "; it takes four dimensions");
-    check(groups >= 1, op, ": groups is ", groups, "; it takes 1 or more");
-    check(weight.scalar_type() == x.scalar_type(), op, ": weight is ", dtype_name(weight.scalar_type()), ", x is ",
-          dtype_name(x.scalar_type()), "; they take one dtype");
-    const int64_t in = transposed ? weight.size(0) : weight.size(1) * groups;
-    check(x.size(1) == in, op, ": x has ", x.size(1), " channels; weight of shape ", shape_of(weight), " with groups ",
-          groups, " takes ", in);
-    check(weight.size(0) % groups == 0, op, ": weight has shape ", shape_of(weight), "; groups ", groups,
-          " takes a first dimension that it divides");
-    check_channels("bias", bias, out_channels(weight));
-    return {x.size(0), out_channels(weight), out_size(x, weight, 0), out_size(x, weight, 1)};
-  }
-
-  // Height (d = 0) or width (d = 1) of the output. ATen finds these faults too, but its message does not survive the stable
-  // ABI of every torch.
-  int64_t out_size(const Tensor& x, const Tensor& weight, int64_t d) const {
-    const auto two = [&](const char* argument, const std::vector<int64_t>& values, int64_t least) {
-      check(values.size() == 2, op, ": ", argument, " has ", values.size(), " values; it takes two, for height and width");
-      for (int64_t v : values) check(v >= least, op, ": ", argument, " is ", v, "; it takes ", least, " or more");
-    };
-    two("stride", stride, 1);
-    two("padding", padding, 0);
-    two("dilation", dilation, 1);
-    two("output_padding", output_padding, 0);
-    const char* side = d == 0 ? "height" : "width";
-    const int64_t in = x.size(d + 2), kernel = dilation[d] * (weight.size(d + 2) - 1) + 1;
-    check(in > 0 && weight.size(d + 2) > 0, op, ": x has shape ", shape_of(x), ", weight ", shape_of(weight),
-          "; they take a ", side, " of 1 or more");
-    if (!transposed) {
-      const int64_t padded = in + 2 * padding[d];
-      check(padded >= kernel, op, ": x has ", side, " ", in, ", padded ", padded, "; a kernel that spans ", kernel,
-            " takes that or more");
-      return (padded - kernel) / stride[d] + 1;
-    }
-    check(output_padding[d] < std::max(stride[d], dilation[d]), op, ": output_padding is ", output_padding[d],
-          "; it takes less than stride ", stride[d], " or dilation ", dilation[d]);
-    const int64_t out = (in - 1) * stride[d] - 2 * padding[d] + kernel + output_padding[d];
-    check(out > 0, op, ": x has ", side, " ", in, ", of which padding ", padding[d], " leaves nothing");
-    return out;
-  }
-
-  void check_shape(const char* argument, const Tensor& t, const Tensor& x, const std::vector<int64_t>& wanted) const {
-    bool same = t.dim() == int64_t(wanted.size()) && t.scalar_type() == x.scalar_type();
-    for (int64_t d = 0; same && d < t.dim(); d++) same = t.size(d) == wanted[d];
-    check(same, op, ": ", argument, " is ", dtype_name(t.scalar_type()), " ", shape_of(t), "; it takes ",
-          dtype_name(x.scalar_type()), " (", wanted[0], ", ", wanted[1], ", ", wanted[2], ", ", wanted[3], ")");
-  }
-
-  void check_channels(const char* argument, const OptionalTensor& t, int64_t channels) const {
-    check(!t.has_value() || (t->dim() == 1 && t->size(0) == channels), op, ": ", argument, " has shape ",
-          t.has_value() ? shape_of(*t) : "", "; it takes (", channels, ",)");
-  }
-};
 
 struct NormArguments {
   bool norm, training;
@@ -99,7 +19,81 @@ struct NormArguments {
   double negative_slope;
 };
 
+struct Needs {
+  bool x, weight, bias;
+  bool any() const { return x || weight || bias; }
+};
+
+// BatchNorm with its statistics, and the activation behind it: what z needs to become y.
+struct NormalizeArguments {
+  const Tensor& mean;
+  const Tensor& invstd;
+  const OptionalTensor& gamma;
+  const OptionalTensor& beta;
+  Activation activation;
+  double negative_slope;
+};
+
+// The sums that batch statistics add to the gradient of z; `share` is 1 / (values a channel), or 0 for given statistics.
+struct GradientSums {
+  OptionalTensor sum_g, sum_g_xhat;
+  double share;
+};
+
 template <class Passes>
+struct ComposedConvolution : Passes {
+  using Gradients = std::array<Tensor, 3>;  // of x, weight and bias; undefined where not asked for
+
+  static Tensor convolve(const ConvArguments& conv, const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+    return conv.convolve(x, weight, bias);
+  }
+
+  static Gradients convolve_backward(const ConvArguments& conv, const Tensor& grad_z, const Tensor& x, const Tensor& weight,
+                                     const Needs& needs) {
+    return conv.backward(grad_z, x, weight, needs.x, needs.weight, needs.bias);
+  }
+
+  // act(z)
+  static Tensor convolve_activate(const ConvArguments& conv, const Tensor& x, const Tensor& weight,
+                                  const OptionalTensor& bias, Activation activation, double negative_slope) {
+    Tensor z = conv.convolve(x, weight, bias);
+    Passes::activate_(z, activation, negative_slope);
+    return z;
+  }
+
+  static Gradients convolve_activate_backward(const ConvArguments& conv, const Tensor& grad_y, const Tensor& y,
+                                              Activation activation, double negative_slope, const Tensor& x,
+                                              const Tensor& weight, const Needs& needs) {
+    const Tensor grad_z = Passes::activation_backward(grad_y, y, activation, negative_slope);
+    return convolve_backward(conv, grad_z, x, weight, needs);
+  }
+
+  // (z, mean, biased variance)
+  static std::tuple<Tensor, Tensor, Tensor> convolve_stats(const ConvArguments& conv, const Tensor& x, const Tensor& weight,
+                                                           const OptionalTensor& bias) {
+    const Tensor z = conv.convolve(x, weight, bias);
+    const auto [mean, var] = Passes::stats(z);
+    return {z, mean, var};
+  }
+
+  // y alone, z being needed no more
+  static Tensor convolve_normalize(const ConvArguments& conv, const Tensor& x, const Tensor& weight,
+                                   const OptionalTensor& bias, const NormalizeArguments& n) {
+    Tensor z = conv.convolve(x, weight, bias);
+    Passes::normalize(z, n.mean, n.invstd, n.gamma, n.beta, n.activation, n.negative_slope, z);
+    return z;
+  }
+
+  static Gradients convolve_normalize_backward(const ConvArguments& conv, const Tensor& grad_y, const Tensor& y,
+                                               const Tensor& z, const NormalizeArguments& n, const GradientSums& sums,
+                                               const Tensor& x, const Tensor& weight, const Needs& needs) {
+    const Tensor grad_z = Passes::backward_elemt(grad_y, y, z, n.mean, n.invstd, n.gamma, n.beta, sums.sum_g,
+                                                 sums.sum_g_xhat, sums.share, n.activation, n.negative_slope);
+    return convolve_backward(conv, grad_z, x, weight, needs);
+  }
+};
+
+template <class Device>
 struct ConvBnAct {
   using Four = std::tuple<Tensor, Tensor, Tensor, Tensor>;
   using Five = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
@@ -108,8 +102,8 @@ struct ConvBnAct {
   static Four forward(const ConvArguments& conv, const NormArguments& n, const Tensor& x, const Tensor& weight,
                       const OptionalTensor& bias, const OptionalTensor& gamma, const OptionalTensor& beta,
                       const OptionalTensor& running_mean, const OptionalTensor& running_var, bool keep_z) {
-    conv.check_tensors(x, weight, bias);
-    const int64_t channels = conv.out_channels(weight);
+    const std::vector<int64_t> shape = conv.check_tensors(x, weight, bias);
+    const int64_t channels = shape[1];
     conv.check_channels("gamma", gamma, channels);
     conv.check_channels("beta", beta, channels);
     conv.check_channels("running_mean", running_mean, channels);
@@ -117,25 +111,29 @@ struct ConvBnAct {
     check(!n.norm || n.training || (running_mean.has_value() && running_var.has_value()), conv.op,
           ": norm=True with training=False takes running_mean and running_var");
 
-    Tensor z = conv.convolve(x, weight, bias);
     const ScalarType dtype = statistics_dtype(x);
     if (!n.norm) {
-      Passes::activate_(z, n.activation, n.negative_slope);
-      return {z, nothing(x), empty(x, {0}, dtype), empty(x, {0}, dtype)};
+      const Tensor y = Device::convolve_activate(conv, x, weight, bias, n.activation, n.negative_slope);
+      return {y, nothing(x), empty(x, {0}, dtype), empty(x, {0}, dtype)};
     }
-    check(!n.training || z.numel() != channels, conv.op, ": the convolution gives one value a channel, shape ",
-          shape_of(z), "; batch statistics take more than one");
-    Tensor mean, invstd;
+    Tensor z, mean, invstd;
+    const NormalizeArguments normalization{mean, invstd, gamma, beta, n.activation, n.negative_slope};
     if (n.training) {
+      check(shape[0] * shape[2] * shape[3] != 1, conv.op, ": the convolution gives one value a channel, shape (1, ",
+            channels, ", 1, 1); batch statistics take more than one");
       Tensor var;
-      std::tie(mean, var) = Passes::stats(z);
-      invstd = Passes::inverse_std(var, n.eps, dtype);
+      std::tie(z, mean, var) = Device::convolve_stats(conv, x, weight, bias);
+      invstd = Device::inverse_std(var, n.eps, dtype);
     } else {
       mean = torch::stable::to(*running_mean, dtype, std::nullopt, std::nullopt, std::nullopt, false, /*copy=*/true);
-      invstd = Passes::inverse_std(*running_var, n.eps, dtype);
+      invstd = Device::inverse_std(*running_var, n.eps, dtype);
+      if (!keep_z) {
+        return {Device::convolve_normalize(conv, x, weight, bias, normalization), nothing(x), mean, invstd};
+      }
+      z = Device::convolve(conv, x, weight, bias);
     }
     Tensor y = keep_z ? torch::stable::empty_like(z) : z;
-    Passes::normalize(z, mean, invstd, gamma, beta, n.activation, n.negative_slope, y);
+    Device::normalize(z, mean, invstd, gamma, beta, n.activation, n.negative_slope, y);
     return {y, keep_z ? z : nothing(x), mean, invstd};
   }
 
@@ -147,38 +145,37 @@ struct ConvBnAct {
     conv.check_shape("grad_y", grad_y, x, shape);
     if (n.norm) conv.check_shape("z", z, x, shape);
     if (!n.norm || n.activation == Activation::Tanh) conv.check_shape("y", y, x, shape);
-    const int64_t channels = conv.out_channels(weight);
+    const int64_t channels = shape[1];
     const bool batch_statistics = n.norm && n.training;
-    Tensor grad_gamma = nothing(x), grad_beta = nothing(x), grad_z;
+    // A bias ahead of batch statistics cannot change the output: its gradient is exactly zero.
+    const Needs needs{need_x, need_weight, need_bias && !batch_statistics};
+    Tensor grad_gamma = nothing(x), grad_beta = nothing(x);
+    std::array<Tensor, 3> gradients;
     if (!n.norm) {
-      grad_z = Passes::activation_backward(grad_y, y, n.activation, n.negative_slope);
+      if (needs.any()) {
+        gradients = Device::convolve_activate_backward(conv, grad_y, y, n.activation, n.negative_slope, x, weight, needs);
+      }
     } else {
-      OptionalTensor sum_g, sum_g_xhat;
+      GradientSums sums{};
       if (batch_statistics || need_affine) {
-        auto [g, g_xhat] = Passes::backward_reduce(grad_y, y, z, mean, invstd, gamma, beta, n.activation, n.negative_slope);
+        auto [g, g_xhat] = Device::backward_reduce(grad_y, y, z, mean, invstd, gamma, beta, n.activation, n.negative_slope);
         if (need_affine) {
           grad_gamma = torch::stable::to(g_xhat, gamma.has_value() ? gamma->scalar_type() : g_xhat.scalar_type());
           grad_beta = torch::stable::to(g, beta.has_value() ? beta->scalar_type() : g.scalar_type());
         }
-        sum_g = g;
-        sum_g_xhat = g_xhat;
+        sums.sum_g = g;
+        sums.sum_g_xhat = g_xhat;
       }
-      if (need_x || need_weight || (need_bias && !batch_statistics)) {
+      if (needs.any()) {
         const int64_t count = channels > 0 ? z.numel() / channels : 0;
-        const double share = batch_statistics && count > 0 ? 1.0 / double(count) : 0.0;
-        grad_z = Passes::backward_elemt(grad_y, y, z, mean, invstd, gamma, beta, sum_g, sum_g_xhat, share, n.activation,
-                                        n.negative_slope);
+        sums.share = batch_statistics && count > 0 ? 1.0 / double(count) : 0.0;
+        const NormalizeArguments normalization{mean, invstd, gamma, beta, n.activation, n.negative_slope};
+        gradients = Device::convolve_normalize_backward(conv, grad_y, y, z, normalization, sums, x, weight, needs);
       }
     }
-    Tensor grad_x = nothing(x), grad_weight = nothing(x), grad_bias = nothing(x);
-    // A bias ahead of batch statistics cannot change the output: its gradient is exactly zero.
-    const bool sum_bias = need_bias && !batch_statistics;
-    if (need_x || need_weight || sum_bias) {
-      const auto [gx, gw, gb] = conv.backward(grad_z, x, weight, need_x, need_weight, sum_bias);
-      if (need_x) grad_x = gx;
-      if (need_weight) grad_weight = gw;
-      if (sum_bias) grad_bias = gb;
-    }
+    Tensor grad_x = need_x ? gradients[0] : nothing(x);
+    Tensor grad_weight = need_weight ? gradients[1] : nothing(x);
+    Tensor grad_bias = needs.bias ? gradients[2] : nothing(x);
     if (need_bias && batch_statistics) {
       grad_bias = empty(x, {channels}, x.scalar_type());
       torch::stable::zero_(grad_bias);
@@ -234,9 +231,9 @@ struct ConvBnAct {
   }
 };
 
-template <class Passes>
+template <class Device>
 void register_conv_bn_act(torch::stable::detail::StableLibrary& m) {
-  using Ops = ConvBnAct<Passes>;
+  using Ops = ConvBnAct<Device>;
   m.impl("conv2d_bn_act", TORCH_BOX(&Ops::conv2d));
   m.impl("conv_transpose2d_bn_act", TORCH_BOX(&Ops::conv_transpose2d));
   m.impl("conv2d_bn_act_backward", TORCH_BOX(&Ops::conv2d_backward));

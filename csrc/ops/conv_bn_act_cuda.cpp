@@ -4,6 +4,6 @@
 
 namespace fastgan::ops {
 
-STABLE_TORCH_LIBRARY_IMPL(fastgan, CUDA, m) { register_conv_bn_act<CudaPasses>(m); }
+STABLE_TORCH_LIBRARY_IMPL(fastgan, CUDA, m) { register_conv_bn_act<ComposedConvolution<CudaPasses>>(m); }
 
 }  // namespace fastgan::ops
