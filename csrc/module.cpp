@@ -1,12 +1,16 @@
 // The Python module fastgan._C: what was built, and which instruction set runs. Importing it registers the kernels, which
 // are reached through torch.ops.fastgan; no tensor passes through here.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "build_info.h"
 #include "cpu/capability.h"
+#include "cpu/conv_plan.h"
+#include "ops/workspace.h"
 
 namespace py = pybind11;
 using namespace fastgan;
@@ -29,6 +33,38 @@ void set_cpu_capability(const std::string& wanted) {
   throw std::invalid_argument("set_cpu_capability: capability is '" + wanted + "'; it takes DEFAULT, AVX2 or AVX512");
 }
 
+using Ints = std::vector<int64_t>;
+
+cpu::DType dtype_named(const std::string& dtype) {
+  if (dtype == "float32") return cpu::DType::Float32;
+  if (dtype == "bfloat16") return cpu::DType::BFloat16;
+  if (dtype == "float16") return cpu::DType::Float16;
+  if (dtype == "float64") return cpu::DType::Float64;
+  throw std::invalid_argument("dtype is '" + dtype + "'; it takes float32, bfloat16, float16 or float64");
+}
+
+// Names of the implementations of a convolution: of its output, the gradient of its input, that of its weight.
+py::tuple convolution_plan(const Ints& x, const Ints& weight, const Ints& stride, const Ints& padding, const Ints& dilation,
+                           bool transposed, const Ints& output_padding, int64_t groups, const std::string& dtype,
+                           int64_t threads) {
+  const bool complete = x.size() == 4 && weight.size() == 4 && stride.size() == 2 && padding.size() == 2 &&
+                        dilation.size() == 2 && output_padding.size() == 2;
+  if (!complete) throw std::invalid_argument("convolution_plan: x and weight take 4 sizes, the options take 2");
+  const cpu::ConvShape shape{dtype_named(dtype), transposed, x[0], x[1], x[2], x[3],
+                             {weight[0], weight[1], weight[2], weight[3]},
+                             {stride[0], stride[1]}, {padding[0], padding[1]}, {output_padding[0], output_padding[1]},
+                             {dilation[0], dilation[1]}, groups};
+  const auto planned = [&](cpu::ConvProduct product) { return cpu::name(cpu::plan(shape, product, threads)); };
+  return py::make_tuple(planned(cpu::ConvProduct::Output), planned(cpu::ConvProduct::InputGradient),
+                        planned(cpu::ConvProduct::WeightGradient));
+}
+
+void set_convolution_plan(const std::string& wanted) {
+  if (!cpu::set_planned(wanted)) {
+    throw std::invalid_argument("set_convolution_plan: plan is '" + wanted + "'; it takes auto, aten, winograd, thin or matmul");
+  }
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -38,4 +74,12 @@ PYBIND11_MODULE(_C, m) {
         "The instruction set that CPU kernels use: 'DEFAULT', 'AVX2' or 'AVX512'. ATEN_CPU_CAPABILITY lowers it.");
   m.def("set_cpu_capability", &set_cpu_capability, py::arg("capability"),
         "For tests: use this instruction set, at most the best one of this process.");
+  m.def("convolution_plan", &convolution_plan, py::arg("x"), py::arg("weight"), py::arg("stride"), py::arg("padding"),
+        py::arg("dilation"), py::arg("transposed"), py::arg("output_padding"), py::arg("groups"), py::arg("dtype"),
+        py::arg("threads"),
+        "What computes a convolution of these shapes here: (output, gradient of x, gradient of weight), each 'aten', 'winograd', "
+        "'thin' or 'matmul'.");
+  m.def("set_convolution_plan", &set_convolution_plan, py::arg("plan"),
+        "For tests: 'auto', or the implementation to use wherever it covers a convolution.");
+  m.def("release_workspaces", &ops::release_workspaces, "Frees the scratch memory kept between calls; bytes it held.");
 }

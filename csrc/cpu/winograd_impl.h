@@ -39,6 +39,7 @@ struct PlainImage {
   FASTGAN_INLINED V load_at(int64_t i, Step k, const Channels&) const {
     return load(image + i, k);
   }
+  FASTGAN_INLINED void prefetch(int64_t i) const { __builtin_prefetch(image + i); }
 };
 
 // The gradient behind BatchNorm and activation, by the instructions of bn_act_backward_elemt.
@@ -58,6 +59,10 @@ struct GradientImage {
     const V centered = load(z + i, k) - of.mean;
     const V g = activation_gradient<A>(load(grad_y + i, k), fma(centered, of.scale, of.beta), negative_slope);
     return fma(of.scale, g, -fma(of.slope_z, centered, of.offset));
+  }
+  FASTGAN_INLINED void prefetch(int64_t i) const {
+    __builtin_prefetch(grad_y + i);
+    __builtin_prefetch(z + i);
   }
 };
 
@@ -81,12 +86,35 @@ FASTGAN_INLINE void with_source(const WinogradTransformParams& p, F f) {
 
 // ---- transforms of the data -----------------------------------------------------------------------------------------
 
-template <class Image>
-FASTGAN_INLINE void transform_small_tile(const WinogradTransformParams& p, const Image& image, const TilePlace& at) {
+// A run of Size pixels along one axis, `step` apart, of which those outside [0, length) are to read as zero. Offsets of these are
+// moved inside, so that loads need no branch, and their masks are zero.
+template <int Size>
+struct Line {
+  int64_t at[Size];
+  int32_t mask[Size];
+  bool whole = true;
+  Line(int64_t first, int64_t step, int64_t length, int64_t stride) {
+    for (int i = 0; i < Size; i++) {
+      const int64_t pixel = first + i * step;
+      const bool inside = pixel >= 0 && pixel < length;
+      at[i] = (inside ? pixel : at_least(at_most(pixel, length - 1), 0)) * stride;
+      mask[i] = inside ? -1 : 0;
+      whole = whole && inside;
+    }
+  }
+};
+
+template <bool Whole>
+FASTGAN_INLINE V masked(V v, int32_t mask) {
+  return Whole ? v : (V)((vec<int32_t>)v & mask);
+}
+
+template <bool Whole, class Image>
+FASTGAN_INLINE void transform_small_tile(const WinogradTransformParams& p, const Image& image, const TilePlace& at,
+                                         const Line<4>& rows, const Line<4>& columns) {
   const WinogradShape& s = p.shape;
   const int64_t channels = s.small_channels, point = s.point_stride();
-  const int64_t rows = at_most(s.height - at.row * kTile, kTile), columns = at_most(s.width - at.column * kTile, kTile);
-  const int64_t first = ((at.image * s.height + at.row * kTile) * s.width + at.column * kTile) * channels;
+  const int64_t first = at.image * s.height * s.width * channels;
   for_vectors<float>(channels, [&](int64_t c, auto k) FASTGAN_INLINED {
     const auto of = image.channels(c, k);
     V half[4][5];
@@ -95,8 +123,8 @@ FASTGAN_INLINE void transform_small_tile(const WinogradTransformParams& p, const
       V x[4];
 #pragma GCC unroll 4
       for (int i = 0; i < 4; i++) {
-        const bool inside = i < rows && j < columns;
-        x[i] = inside ? image.load_at(first + (i * s.width + j) * channels + c, k, of) : V{};
+        const V v = image.load_at(first + rows.at[i] + columns.at[j] + c, k, of);
+        x[i] = masked<Whole>(v, rows.mask[i] & columns.mask[j]);
       }
       values(x, half[j]);
     }
@@ -114,62 +142,83 @@ FASTGAN_INLINE void transform_small_tile(const WinogradTransformParams& p, const
 }
 
 void winograd_transform_small(const WinogradTransformParams& p, int64_t begin, int64_t end) {
+  const WinogradShape& s = p.shape;
   with_source(p, [&](auto image) FASTGAN_INLINED {
-    for (int64_t unit = begin; unit < end; unit++) transform_small_tile(p, image, place_of(p.shape, p.chunk, unit));
+    for (int64_t unit = begin; unit < end; unit++) {
+      const TilePlace at = place_of(s, p.chunk, unit);
+      const Line<4> rows(at.row * kTile, 1, s.height, s.width * s.small_channels);
+      const Line<4> columns(at.column * kTile, 1, s.width, s.small_channels);
+      if (rows.whole && columns.whole) {
+        transform_small_tile<true>(p, image, at, rows, columns);
+      } else {
+        transform_small_tile<false>(p, image, at, rows, columns);
+      }
+    }
   });
 }
 
-// One phase of one tile: 5x5 large-side pixels, every other one along each axis, of which the even phase's last and the odd
-// phase's first belong to the next tile. `inside(i, j)` tells those beyond the image, for pixel (2i + Py, 2j + Px) of the tile.
-template <int Py, int Px, class Image, class Step, class Channels, class Inside>
-FASTGAN_INLINE void transform_phase(const Image& image, int64_t first, int64_t width, int64_t channels, Step k,
-                                    const Channels& of, Inside inside, float* to, int64_t point) {
+// One phase of one tile: 5x5 large-side pixels, every other one along each axis.
+template <bool Whole, class Image, class Step, class Channels>
+FASTGAN_INLINE void transform_phase(const Image& image, int64_t first, const Line<5>& rows, const Line<5>& columns, Step k,
+                                    const Channels& of, float* to, int64_t point) {
   V half[5][5];
 #pragma GCC unroll 5
-  for (int c = 0; c < 5; c++) {
-    const int j = c - Px;
+  for (int j = 0; j < 5; j++) {
     V x[5];
 #pragma GCC unroll 5
-    for (int r = 0; r < 5; r++) {
-      const int i = r - Py;
-      x[r] = inside(i, j) ? image.load_at(first + ((2 * i + Py) * width + 2 * j + Px) * channels, k, of) : V{};
+    for (int i = 0; i < 5; i++) {
+      x[i] = masked<Whole>(image.load_at(first + rows.at[i] + columns.at[j], k, of), rows.mask[i] & columns.mask[j]);
     }
-    interpolate_transposed(x, half[c]);
+    interpolate_transposed(x, half[j]);
   }
 #pragma GCC unroll 5
-  for (int r = 0; r < 5; r++) {
-    const V x[5] = {half[0][r], half[1][r], half[2][r], half[3][r], half[4][r]};
+  for (int i = 0; i < 5; i++) {
+    const V x[5] = {half[0][i], half[1][i], half[2][i], half[3][i], half[4][i]};
     V e[5];
     interpolate_transposed(x, e);
 #pragma GCC unroll 5
-    for (int c = 0; c < 5; c++) store(to + (r * 5 + c) * point, e[c]);
+    for (int j = 0; j < 5; j++) store(to + (i * 5 + j) * point, e[j]);
   }
 }
 
-template <class Image>
-FASTGAN_INLINE void transform_large_tile(const WinogradTransformParams& p, const Image& image, const TilePlace& at) {
+// Meanwhile the cache is asked for the pixels of the tile that comes next.
+template <bool Whole, class Image>
+FASTGAN_INLINE void transform_large_tile(const WinogradTransformParams& p, const Image& image, const TilePlace& at, const TilePlace& after,
+                                         const Line<5> (&rows)[2], const Line<5> (&columns)[2]) {
   const WinogradShape& s = p.shape;
-  const int64_t channels = s.large_channels, point = s.point_stride(), width = 2 * s.width;
-  const int64_t top = at.row * kTile, left = at.column * kTile;
-  const int64_t first = ((at.image * 2 * s.height + 2 * top) * width + 2 * left) * channels;
-  const auto inside = [&](int i, int j) FASTGAN_INLINED {
-    return top + i >= 0 && top + i < s.height && left + j >= 0 && left + j < s.width;
-  };
+  const int64_t channels = s.large_channels, point = s.point_stride();
+  const int64_t width = 2 * s.width, first = at.image * 2 * s.height * width * channels;
+  const int64_t next = ((after.image * 2 * s.height + 2 * kTile * after.row) * width + 2 * kTile * after.column) * channels;
   for_vectors<float>(channels, [&](int64_t c, auto k) FASTGAN_INLINED {
     const auto of = image.channels(c, k);
     const int64_t depth = c / kLargeDepth, phase = padded(at_most(channels - depth * kLargeDepth, kLargeDepth));
     float* to = p.transformed + at.block * s.large_block() + depth * (kPoints * point) + at.matrix_row * kDepthStride +
                 c % kLargeDepth;
-    transform_phase<0, 0>(image, first + c, width, channels, k, of, inside, to, point);
-    transform_phase<0, 1>(image, first + c, width, channels, k, of, inside, to + phase, point);
-    transform_phase<1, 0>(image, first + c, width, channels, k, of, inside, to + 2 * phase, point);
-    transform_phase<1, 1>(image, first + c, width, channels, k, of, inside, to + 3 * phase, point);
+    for (int f = 0; f < 4; f++) {
+      for (int i = 0; i < 4; i++) {
+        for (int j = 0; j < 4; j++) image.prefetch(next + ((2 * i + f / 2) * width + 2 * j + f % 2) * channels + c);
+      }
+      transform_phase<Whole>(image, first + c, rows[f / 2], columns[f % 2], k, of, to + f * phase, point);
+    }
   });
 }
 
 void winograd_transform_large(const WinogradTransformParams& p, int64_t begin, int64_t end) {
+  const WinogradShape& s = p.shape;
+  const int64_t height = 2 * s.height, width = 2 * s.width, channels = s.large_channels;
   with_source(p, [&](auto image) FASTGAN_INLINED {
-    for (int64_t unit = begin; unit < end; unit++) transform_large_tile(p, image, place_of(p.shape, p.chunk, unit));
+    for (int64_t unit = begin; unit < end; unit++) {
+      const TilePlace at = place_of(s, p.chunk, unit);
+      // The even phase's fifth pixel belongs to the next tile, the odd phase's first to the one before.
+      const int64_t top = 2 * kTile * at.row, left = 2 * kTile * at.column;
+      const Line<5> rows[2] = {{top, 2, height, width * channels}, {top - 1, 2, height, width * channels}};
+      const Line<5> columns[2] = {{left, 2, width, channels}, {left - 1, 2, width, channels}};
+      if (rows[0].whole && rows[1].whole && columns[0].whole && columns[1].whole) {
+        transform_large_tile<true>(p, image, at, place_of(s, p.chunk, unit + 1), rows, columns);
+      } else {
+        transform_large_tile<false>(p, image, at, place_of(s, p.chunk, unit + 1), rows, columns);
+      }
+    }
   });
 }
 

@@ -19,13 +19,16 @@ struct ConvArguments {
     return call("aten::convolution", "", x, weight, bias, stride, padding, dilation, transposed, output_padding, groups);
   }
 
-  // (grad_x, grad_weight, grad_bias), undefined where not asked for.
+  // (grad_x, grad_weight, grad_bias), undefined where not asked for; of the weight in its own memory format.
   std::array<Tensor, 3> backward(const Tensor& grad_z, const Tensor& x, const Tensor& weight, bool need_x,
                                  bool need_weight, bool need_bias) const {
     const std::optional<std::vector<int64_t>> bias_size = std::vector<int64_t>{out_channels(weight)};
     const std::array<bool, 3> wanted{need_x, need_weight, need_bias};
-    return call<3>("aten::convolution_backward", "", grad_z, x, weight, bias_size, stride, padding, dilation, transposed,
+    std::array<Tensor, 3> gradients =
+        call<3>("aten::convolution_backward", "", grad_z, x, weight, bias_size, stride, padding, dilation, transposed,
                    output_padding, groups, torch::headeronly::HeaderOnlyArrayRef<bool>(wanted.data(), wanted.size()));
+    if (need_weight) gradients[1] = in_memory_order_of(gradients[1], weight);
+    return gradients;
   }
 
   // Checks all that the convolution takes; the shape of its output.

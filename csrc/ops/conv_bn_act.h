@@ -183,7 +183,7 @@ struct ConvBnAct {
     return {grad_x, grad_weight, grad_bias, grad_gamma, grad_beta};
   }
 
-  // ---- the four ops, in the order of their schemas -------------------------------------------------------------------
+  // ---- the ops, in the order of their schemas -------------------------------------------------------------------
 
   static Four conv2d(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, const OptionalTensor& gamma,
                      const OptionalTensor& beta, const OptionalTensor& running_mean, const OptionalTensor& running_var,
@@ -231,9 +231,34 @@ struct ConvBnAct {
   }
 };
 
+// convolution and convolution_backward: aten's, by the device's implementation, on what is known to be well-formed.
+template <class Device>
+struct PlainConvolution {
+  using Ints = std::vector<int64_t>;
+
+  static Tensor forward(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, Ints stride, Ints padding,
+                        Ints dilation, bool transposed, Ints output_padding, int64_t groups) {
+    const ConvArguments conv{"convolution", transposed, stride, padding, output_padding, dilation, groups};
+    conv.check_tensors(x, weight, bias);
+    return Device::convolve(conv, x, weight, bias);
+  }
+
+  static std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const Tensor& weight, Ints stride,
+                                                     Ints padding, Ints dilation, bool transposed, Ints output_padding,
+                                                     int64_t groups, bool need_x, bool need_weight, bool need_bias) {
+    const ConvArguments conv{"convolution_backward", transposed, stride, padding, output_padding, dilation, groups};
+    conv.check_shape("grad", grad, x, conv.check_tensors(x, weight, std::nullopt));
+    const auto [grad_x, grad_weight, grad_bias] =
+        Device::convolve_backward(conv, grad, x, weight, {need_x, need_weight, need_bias});
+    return {need_x ? grad_x : nothing(x), need_weight ? grad_weight : nothing(x), need_bias ? grad_bias : nothing(x)};
+  }
+};
+
 template <class Device>
 void register_conv_bn_act(torch::stable::detail::StableLibrary& m) {
   using Ops = ConvBnAct<Device>;
+  m.impl("convolution", TORCH_BOX(&PlainConvolution<Device>::forward));
+  m.impl("convolution_backward", TORCH_BOX(&PlainConvolution<Device>::backward));
   m.impl("conv2d_bn_act", TORCH_BOX(&Ops::conv2d));
   m.impl("conv_transpose2d_bn_act", TORCH_BOX(&Ops::conv_transpose2d));
   m.impl("conv2d_bn_act_backward", TORCH_BOX(&Ops::conv2d_backward));

@@ -13,7 +13,7 @@ namespace {
 using cpu::WinogradChunk;
 using cpu::WinogradShape;
 
-constexpr int64_t kChunkFloats = int64_t(4) << 20;  // transformed data of one chunk: it is read from the cache again
+constexpr int64_t kChunkFloats = int64_t(2) << 20;  // transformed data of one chunk: it is read from the cache again
 constexpr int64_t kFewPairs = 8;                    // gradient units below which points become units too
 
 // Cuts the blocks into chunks whose transformed data is at most kChunkFloats, or as much as the packed weights, which are read
@@ -87,17 +87,6 @@ Normalization::Normalization(int64_t channels, Activation activation_, double ne
       slope_z(channels, 0.0f),
       activation(activation_),
       negative_slope(negative_slope_) {}
-
-bool Winograd::covers(const ConvArguments& conv, const Tensor& x, const Tensor& weight) {
-  const auto all = [](const std::vector<int64_t>& values, int64_t wanted) {
-    return values.size() == 2 && values[0] == wanted && values[1] == wanted;
-  };
-  if (x.dim() != 4 || weight.dim() != 4 || x.numel() == 0 || weight.numel() == 0) return false;
-  if (x.scalar_type() != ScalarType::Float || weight.size(2) != 4 || weight.size(3) != 4) return false;
-  if (!all(conv.stride, 2) || !all(conv.padding, 1) || !all(conv.dilation, 1) || conv.groups != 1) return false;
-  if (conv.transposed) return all(conv.output_padding, 0);
-  return x.size(2) % 2 == 0 && x.size(3) % 2 == 0;
-}
 
 Winograd::Winograd(const ConvArguments& conv, const Tensor& x, const Tensor& weight)
     : up_(conv.transposed),

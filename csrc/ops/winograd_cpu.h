@@ -22,8 +22,7 @@ struct Normalization {
 
 class Winograd {
  public:
-  static bool covers(const ConvArguments& conv, const Tensor& x, const Tensor& weight);
-
+  // For what plan() gives to Winograd (conv_plan.h).
   Winograd(const ConvArguments& conv, const Tensor& x, const Tensor& weight);
 
   // z = conv(x) + bias, normalised and activated where asked. Statistics, where asked, are z's.

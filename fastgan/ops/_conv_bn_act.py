@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import torch
 
+from fastgan.ops._convolution import plan
 from fastgan.ops._dispatch import use_kernel
 from fastgan.ops._library import LIBRARY
 from fastgan.ops.bn_act import (
@@ -72,6 +73,10 @@ class Geometry(NamedTuple):
         """In the order of the op's schema."""
         spatial = [self.stride, self.padding, self.output_padding, self.dilation]
         return [*(spatial if self.transposed else [s for i, s in enumerate(spatial) if i != 2]), self.groups]
+
+    def as_aten_arguments(self) -> list:
+        """In the order of aten::convolution, from stride on."""
+        return [self.stride, self.padding, self.dilation, self.transposed, self.output_padding, self.groups]
 
     def out_channels(self, weight: Tensor) -> int:
         return weight.shape[1] * self.groups if self.transposed else weight.shape[0]
@@ -201,11 +206,11 @@ def define(name: str, transposed: bool) -> None:
     def _(grad_y, x, weight, bias, gamma, beta, y, z, mean, invstd, *rest):
         conv, (norm, _training, _act, _slope, need_x, need_weight, need_bias, need_affine, _eps) = split(rest)
         nothing = x.new_empty(0)
-        grad_x, grad_weight, _ = conv.backward(torch.empty_like(y), x, weight, (need_x, need_weight, False))
+        grad_x = conv.backward(torch.empty_like(y), x, weight, (need_x, False, False))[0]
         affine = x.new_empty(y.shape[1], dtype=gamma.dtype) if need_affine else nothing
         return (
             grad_x if need_x else nothing,
-            grad_weight if need_weight else nothing,
+            torch.empty_like(weight) if need_weight else nothing,
             torch.empty_like(bias) if need_bias else nothing,
             affine,
             torch.empty_like(affine),
@@ -329,10 +334,17 @@ def takes_kernel(
 ) -> bool:
     """Whether a call runs by kernel. Raises NotImplementedError where "kernel" is chosen and none covers it."""
     gap = "the batch is empty" if x.numel() == 0 else activation_gap(activation, negative_slope)
-    # On the CPU the convolution inside is ATen's: without a norm behind it there is no pass to save.
-    worthwhile = x.device.type != "cpu" or (norm and conv.out_elements(x, weight) >= SMALL)
+    worthwhile = x.device.type != "cpu" or _worthwhile_on_cpu(conv, x, weight, norm)
     tensors = (x, weight, bias, gamma, beta, running_mean, running_var)
     return use_kernel(conv.name, *tensors, gap=gap, worthwhile=worthwhile)
+
+
+def _worthwhile_on_cpu(conv: Geometry, x: Tensor, weight: Tensor, norm: bool) -> bool:
+    if norm and conv.out_elements(x, weight) >= SMALL:
+        return True
+    # Below, and without a norm, ATen's convolution leaves no pass to save: only a kernel of our own gains anything.
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return not traced and set(plan(x, weight, *conv.as_aten_arguments())) != {"aten"}
 
 
 def _op(name: str):

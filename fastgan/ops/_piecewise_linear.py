@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fastgan.ops._convolution import convolution, convolution_backward
 from fastgan.ops._penalty_ops import leaky_mask_mul, penalty_and_gradient
 from fastgan.ops.bn_act import apply_activation
 
@@ -192,7 +193,7 @@ class _Convolution(_Layer):
     def apply(self, h: Tensor, bias: Tensor | None) -> Tensor:
         if h.dim() != self.weight.dim():
             raise NotPiecewiseLinear("a convolution is given an input without batch dimension")
-        return torch.ops.aten.convolution(h, self.weight, bias, *self.geometry)
+        return convolution(h, self.weight, bias, *self.geometry)
 
     def adjoint_data(self, d: Tensor) -> Tensor:
         return self._backward(self.h, d, (True, False, False))[0]
@@ -201,7 +202,7 @@ class _Convolution(_Layer):
         return self._backward(self.t, self.d, (False, True, False))[1]
 
     def _backward(self, h: Tensor, d: Tensor, need: tuple[bool, bool, bool]):
-        return torch.ops.aten.convolution_backward(d, h, self.weight, None, *self.geometry, need)
+        return convolution_backward(d, h, self.weight, *self.geometry, need)
 
 
 def _layer_dtype(h: Tensor) -> torch.dtype:

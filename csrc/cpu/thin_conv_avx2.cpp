@@ -1,0 +1,9 @@
+// thin_conv for AVX2.
+#include "cpu/thin_conv.h"
+
+#if FASTGAN_X86
+#define FASTGAN_CAPABILITY_AVX2
+#include "cpu/simd_begin.h"
+#include "cpu/thin_conv_impl.h"
+#include "cpu/simd_end.h"
+#endif

@@ -1,0 +1,66 @@
+// Convolutions by one matrix product: views in the weight's memory order.
+#include "ops/matmul_conv_cpu.h"
+
+#include "ops/memory_format.h"
+
+namespace fastgan::ops {
+namespace {
+
+// t (N, C, H, W) as a matrix (N, C * H * W), its columns in channels-last or contiguous order.
+Tensor flattened(const Tensor& t, bool channels_last) {
+  const int64_t rows = t.size(0), columns = t.size(1) * t.size(2) * t.size(3);
+  return call("aten::as_strided", "", in_format(t, channels_last), std::vector<int64_t>{rows, columns},
+              std::vector<int64_t>{columns, 1}, std::optional<int64_t>());
+}
+
+// The inverse: a contiguous matrix seen as an image of this shape.
+Tensor unflattened(const Tensor& matrix, const std::vector<int64_t>& shape, bool channels_last) {
+  const int64_t c = shape[1], h = shape[2], w = shape[3], all = c * h * w;
+  const std::vector<int64_t> stride = channels_last ? std::vector<int64_t>{all, 1, w * c, c}
+                                                    : std::vector<int64_t>{all, h * w, w, 1};
+  return call("aten::as_strided", "", matrix, shape, stride, std::optional<int64_t>());
+}
+
+std::vector<int64_t> sizes_of(const Tensor& t) { return {t.size(0), t.size(1), t.size(2), t.size(3)}; }
+
+Tensor turned(const Tensor& matrix) { return torch::stable::transpose(matrix, 0, 1); }
+
+Tensor product(const Tensor& a, const Tensor& b) { return call("aten::mm", "", a, b); }
+
+}  // namespace
+
+Tensor MatmulConv::forward(const ConvArguments& conv, const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+  const bool order = suggests_channels_last(weight);
+  const Tensor w = flattened(weight, order);
+  const int64_t channels = conv.out_channels(weight);
+  Tensor z;
+  if (conv.transposed) {
+    z = unflattened(product(flattened(x, false), w), {x.size(0), channels, weight.size(2), weight.size(3)}, order);
+  } else {
+    z = unflattened(product(flattened(x, order), turned(w)), {x.size(0), channels, 1, 1}, false);
+  }
+  if (bias.has_value()) {
+    z = call("aten::add", "Tensor", z, torch::stable::view(torch::stable::contiguous(*bias), {1, channels, 1, 1}), 1.0);
+  }
+  return in_format(z, output_is_channels_last(x, weight));
+}
+
+std::array<Tensor, 2> MatmulConv::backward(const ConvArguments& conv, const Tensor& grad_z, const Tensor& x,
+                                           const Tensor& weight, bool need_x, bool need_weight) {
+  const bool order = suggests_channels_last(weight);
+  const Tensor grad = flattened(grad_z, order);
+  std::array<Tensor, 2> gradients;
+  if (need_x) {
+    const Tensor w = flattened(weight, order);
+    const Tensor grad_x = unflattened(product(grad, conv.transposed ? turned(w) : w), sizes_of(x), order);
+    gradients[0] = in_format(grad_x, output_is_channels_last(x, weight));
+  }
+  if (need_weight) {
+    const Tensor flat = flattened(x, order);
+    const Tensor grad_weight = conv.transposed ? product(turned(flat), grad) : product(turned(grad), flat);
+    gradients[1] = unflattened(grad_weight, sizes_of(weight), order);
+  }
+  return gradients;
+}
+
+}  // namespace fastgan::ops

@@ -1,0 +1,93 @@
+"""Convolutions without anything around them: aten's two ops, with kernels behind them where these are faster.
+
+    convolution            x (N, C_in, H, W), weight, bias (C_out,) or None -> z, in aten's memory format
+    convolution_backward   the gradients of x, weight and bias that are asked for; of the weight, in the weight's format
+
+Not differentiable: for callers that do their own differentiation. `plan` names what would compute a convolution.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+
+from fastgan.ops import _library
+from fastgan.ops._dispatch import use_kernel
+from fastgan.ops._library import LIBRARY
+
+__all__ = ["convolution", "convolution_backward", "plan"]
+
+Tensor = torch.Tensor
+# (stride, padding, dilation, transposed, output_padding, groups), in the order of aten::convolution
+Options = tuple[list[int], list[int], list[int], bool, list[int], int]
+
+_OPTIONS = "int[] stride, int[] padding, int[] dilation, bool transposed, int[] output_padding, int groups"
+LIBRARY.define(f"convolution(Tensor x, Tensor weight, Tensor? bias, {_OPTIONS}) -> Tensor")
+LIBRARY.define(
+    f"convolution_backward(Tensor grad, Tensor x, Tensor weight, {_OPTIONS}, bool need_x, bool need_weight, "
+    "bool need_bias) -> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)"
+)
+
+
+@torch.library.register_fake("fastgan::convolution", lib=LIBRARY)
+def _(x, weight, bias, *options):
+    return torch.ops.aten.convolution(x, weight, bias, *options)
+
+
+@torch.library.register_fake("fastgan::convolution_backward", lib=LIBRARY)
+def _(grad, x, weight, stride, padding, dilation, transposed, output_padding, groups, need_x, need_weight, need_bias):
+    options = (stride, padding, dilation, transposed, output_padding, groups)
+    nothing = x.new_empty(0)
+    grad_x = torch.ops.aten.convolution_backward(grad, x, weight, None, *options, (need_x, False, False))[0]
+    return (
+        grad_x if need_x else nothing,
+        torch.empty_like(weight) if need_weight else nothing,
+        x.new_empty(grad.shape[1]) if need_bias else nothing,
+    )
+
+
+_PLANNED_DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float64: "float64"}
+
+
+@lru_cache(maxsize=4096)
+def _planned(x, weight, options, dtype: str, threads: int, _capability: str) -> tuple[str, str, str]:
+    return _library.C.convolution_plan(x, weight, *options, dtype, threads)
+
+
+def plan(x: Tensor, weight: Tensor, *options) -> tuple[str, str, str]:
+    """What computes (output, gradient of x, gradient of weight) on the CPU, by the cost model of csrc/cpu/conv_plan.cpp.
+
+    x and weight: four dimensions. options: those of aten::convolution, from stride to groups. Each of the three is "aten",
+    "winograd", "thin" or "matmul"; all are "aten" where the extension is missing.
+    """
+    if not _library.LOADED or x.device.type != "cpu" or x.dtype not in _PLANNED_DTYPES:
+        return ("aten", "aten", "aten")
+    frozen = tuple(tuple(o) if isinstance(o, list) else o for o in options)
+    threads, capability = torch.get_num_threads(), _library.C.cpu_capability()
+    return _planned(tuple(x.shape), tuple(weight.shape), frozen, _PLANNED_DTYPES[x.dtype], threads, capability)
+
+
+def _by_kernel(op: str, tensors: tuple, options: tuple) -> bool:
+    x, weight = tensors[-2:]
+    if x.dim() != 4:  # one-dimensional and volumetric convolutions are aten's
+        return False
+    worthwhile = set(plan(x, weight, *options)) != {"aten"}
+    return use_kernel(op, *tensors, gap="the batch is empty" if x.numel() == 0 else None, worthwhile=worthwhile)
+
+
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *options) -> Tensor:
+    """aten::convolution of x (N, C, *) by the fastest implementation; options from stride to groups, as there."""
+    if _by_kernel("convolution", (x, weight), options):
+        return torch.ops.fastgan.convolution(x, weight, bias, *options)
+    return torch.ops.aten.convolution(x, weight, bias, *options)
+
+
+def convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, *options) -> tuple[Tensor | None, ...]:
+    """aten::convolution_backward; the last of the options is its output mask. What is not asked for is None."""
+    *options, mask = options
+    if _by_kernel("convolution_backward", (grad, x, weight), tuple(options)):
+        grads = torch.ops.fastgan.convolution_backward(grad, x, weight, *options, *mask)
+        return tuple(g if needed else None for g, needed in zip(grads, mask, strict=True))
+    bias_size = [grad.shape[1]] if mask[2] else None
+    return torch.ops.aten.convolution_backward(grad, x, weight, bias_size, *options, mask)
