@@ -181,23 +181,21 @@ FASTGAN_INLINE void transform_phase(const Image& image, int64_t first, const Lin
   }
 }
 
-// Meanwhile the cache is asked for the pixels of the tile that comes next.
 template <bool Whole, class Image>
-FASTGAN_INLINE void transform_large_tile(const WinogradTransformParams& p, const Image& image, const TilePlace& at, const TilePlace& after,
+FASTGAN_INLINE void transform_large_tile(const WinogradTransformParams& p, const Image& image, const TilePlace& at,
                                          const Line<5> (&rows)[2], const Line<5> (&columns)[2]) {
   const WinogradShape& s = p.shape;
   const int64_t channels = s.large_channels, point = s.point_stride();
   const int64_t width = 2 * s.width, first = at.image * 2 * s.height * width * channels;
-  const int64_t next = ((after.image * 2 * s.height + 2 * kTile * after.row) * width + 2 * kTile * after.column) * channels;
+  // The next row of tiles, read through once while this one is transformed.
+  int64_t ahead = first + (2 * kTile * (at.row + 1) + 1) * width * channels + at.column * 64 * channels;
   for_vectors<float>(channels, [&](int64_t c, auto k) FASTGAN_INLINED {
     const auto of = image.channels(c, k);
     const int64_t depth = c / kLargeDepth, phase = padded(at_most(channels - depth * kLargeDepth, kLargeDepth));
     float* to = p.transformed + at.block * s.large_block() + depth * (kPoints * point) + at.matrix_row * kDepthStride +
                 c % kLargeDepth;
     for (int f = 0; f < 4; f++) {
-      for (int i = 0; i < 4; i++) {
-        for (int j = 0; j < 4; j++) image.prefetch(next + ((2 * i + f / 2) * width + 2 * j + f % 2) * channels + c);
-      }
+      for (int i = 0; i < 16; i++, ahead += 64 / sizeof(float)) image.prefetch(ahead);
       transform_phase<Whole>(image, first + c, rows[f / 2], columns[f % 2], k, of, to + f * phase, point);
     }
   });
@@ -214,9 +212,9 @@ void winograd_transform_large(const WinogradTransformParams& p, int64_t begin, i
       const Line<5> rows[2] = {{top, 2, height, width * channels}, {top - 1, 2, height, width * channels}};
       const Line<5> columns[2] = {{left, 2, width, channels}, {left - 1, 2, width, channels}};
       if (rows[0].whole && rows[1].whole && columns[0].whole && columns[1].whole) {
-        transform_large_tile<true>(p, image, at, place_of(s, p.chunk, unit + 1), rows, columns);
+        transform_large_tile<true>(p, image, at, rows, columns);
       } else {
-        transform_large_tile<false>(p, image, at, place_of(s, p.chunk, unit + 1), rows, columns);
+        transform_large_tile<false>(p, image, at, rows, columns);
       }
     }
   });

@@ -46,6 +46,15 @@ Tensor bias_gradient(const Tensor& grad_y, const Tensor& y, Activation activatio
   return torch::stable::to(sum_g, y.scalar_type());
 }
 
+Tensor plus_bias(Tensor z, const OptionalTensor& bias) {
+  if (!bias.has_value()) return z;
+  const ScalarType dtype = statistics_dtype(z);
+  const Tensor zeros = vector_tensor(z, std::vector<double>(z.size(1), 0.0), dtype);
+  const Tensor ones = vector_tensor(z, std::vector<double>(z.size(1), 1.0), dtype);
+  CpuPasses::normalize(z, zeros, ones, std::nullopt, bias, Activation::None, 0.0, z);
+  return z;
+}
+
 // The implementations of the gradients of one call.
 struct BackwardPlan {
   ConvKernel x, weight;
@@ -70,7 +79,7 @@ struct CpuConvolution : ComposedConvolution<CpuPasses> {
     switch (plan(conv, x, weight, ConvProduct::Output)) {
       case ConvKernel::Winograd: return Winograd(conv, x, weight).forward(bias, nullptr, nullptr);
       case ConvKernel::Thin: return ThinConv::forward(conv.transposed, x, weight, bias, Activation::None, 0.0);
-      case ConvKernel::Matmul: return MatmulConv::forward(conv, x, weight, bias);
+      case ConvKernel::Matmul: return plus_bias(MatmulConv::forward(conv, x, weight), bias);
       case ConvKernel::Aten: break;
     }
     return Composed::convolve(conv, x, weight, bias);

@@ -29,7 +29,7 @@ Tensor product(const Tensor& a, const Tensor& b) { return call("aten::mm", "", a
 
 }  // namespace
 
-Tensor MatmulConv::forward(const ConvArguments& conv, const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+Tensor MatmulConv::forward(const ConvArguments& conv, const Tensor& x, const Tensor& weight) {
   const bool order = suggests_channels_last(weight);
   const Tensor w = flattened(weight, order);
   const int64_t channels = conv.out_channels(weight);
@@ -38,9 +38,6 @@ Tensor MatmulConv::forward(const ConvArguments& conv, const Tensor& x, const Ten
     z = unflattened(product(flattened(x, false), w), {x.size(0), channels, weight.size(2), weight.size(3)}, order);
   } else {
     z = unflattened(product(flattened(x, order), turned(w)), {x.size(0), channels, 1, 1}, false);
-  }
-  if (bias.has_value()) {
-    z = call("aten::add", "Tensor", z, torch::stable::view(torch::stable::contiguous(*bias), {1, channels, 1, 1}), 1.0);
   }
   return in_format(z, output_is_channels_last(x, weight));
 }

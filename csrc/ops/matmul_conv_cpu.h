@@ -9,7 +9,8 @@ namespace fastgan::ops {
 // memory order: transposed y (N, M) = x (N, C_in) w (C_in, M); otherwise y (N, C_out) = x (N, M) w (C_out, M)^T. By ATen's
 // matrix product.
 struct MatmulConv {
-  static Tensor forward(const ConvArguments& conv, const Tensor& x, const Tensor& weight, const OptionalTensor& bias);
+  // Without a bias.
+  static Tensor forward(const ConvArguments& conv, const Tensor& x, const Tensor& weight);
 
   // (grad_x, grad_weight), undefined where not asked for.
   static std::array<Tensor, 2> backward(const ConvArguments& conv, const Tensor& grad_z, const Tensor& x,
