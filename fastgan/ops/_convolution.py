@@ -68,9 +68,14 @@ def plan(x: Tensor, weight: Tensor, *options) -> tuple[str, str, str]:
     return _planned(tuple(x.shape), tuple(weight.shape), frozen, _PLANNED_DTYPES[x.dtype], threads, capability)
 
 
+def _pairs(options: tuple) -> tuple:
+    """Lists of one value, which aten takes for both axes, written out."""
+    return tuple(o * 2 if isinstance(o, list) and len(o) == 1 else o for o in options)
+
+
 def _by_kernel(op: str, tensors: tuple, options: tuple) -> bool:
     x, weight = tensors[-2:]
-    if x.dim() != 4:  # one-dimensional and volumetric convolutions are aten's
+    if x.dim() != 4 or weight.dim() != 4:  # one-dimensional and volumetric convolutions are aten's
         return False
     worthwhile = set(plan(x, weight, *options)) != {"aten"}
     return use_kernel(op, *tensors, gap="the batch is empty" if x.numel() == 0 else None, worthwhile=worthwhile)
@@ -78,6 +83,8 @@ def _by_kernel(op: str, tensors: tuple, options: tuple) -> bool:
 
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *options) -> Tensor:
     """aten::convolution of x (N, C, *) by the fastest implementation; options from stride to groups, as there."""
+    if x.dim() == 4:
+        options = _pairs(options)
     if _by_kernel("convolution", (x, weight), options):
         return torch.ops.fastgan.convolution(x, weight, bias, *options)
     return torch.ops.aten.convolution(x, weight, bias, *options)
@@ -85,7 +92,7 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *options) -> Ten
 
 def convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, *options) -> tuple[Tensor | None, ...]:
     """aten::convolution_backward; the last of the options is its output mask. What is not asked for is None."""
-    *options, mask = options
+    *options, mask = _pairs(options[:-1]) + options[-1:] if x.dim() == 4 else options
     if _by_kernel("convolution_backward", (grad, x, weight), tuple(options)):
         grads = torch.ops.fastgan.convolution_backward(grad, x, weight, *options, *mask)
         return tuple(g if needed else None for g, needed in zip(grads, mask, strict=True))
