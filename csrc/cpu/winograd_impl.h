@@ -265,6 +265,9 @@ FASTGAN_INLINE void pack_up(const WinogradShape& s, const WinogradWeight& weight
   for (int64_t k = first; k < last; k++) {
     const S* from = static_cast<const S*>(weight.data) + k * large * 16;
     V taps[16];
+    // rows are too far apart for the processor's own prefetching
+    const S* ahead = from + 4 * large * 16 + (weight.channels_last ? c : c * 16);
+    for (int t = 0; t < 16; t++) __builtin_prefetch(ahead + t * (weight.channels_last ? large : int64_t(kLanes)));
     if (weight.channels_last) {
       for (int t = 0; t < 16; t++) taps[t] = rest == kLanes ? load(from + t * large + c) : load(from + t * large + c, rest);
     } else {
@@ -308,6 +311,7 @@ FASTGAN_INLINE void pack_down(const WinogradShape& s, const WinogradWeight& weig
           for (int t = 0; t < 16; t++) taps[t] = staged[t][i];
         } else {
           load_taps(from + (first + c) * 16, large * 16, rows, taps);
+          for (int t = 0; t < kLanes; t++) __builtin_prefetch(from + t * large * 16 + (first + c + 8) * 16);
         }
         transform_taps(taps, to + v / 2 * kDepth * kUpper + c * kUpper + v % 2 * kLanes,
                        [&](int f) FASTGAN_INLINED { return f * phase * kUpper; });

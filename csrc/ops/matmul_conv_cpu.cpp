@@ -1,7 +1,7 @@
 // Convolutions by one matrix product: views in the weight's memory order.
 #include "ops/matmul_conv_cpu.h"
 
-#include "ops/memory_format.h"
+#include "ops/layout_cpu.h"
 
 namespace fastgan::ops {
 namespace {
@@ -9,7 +9,7 @@ namespace {
 // t (N, C, H, W) as a matrix (N, C * H * W), its columns in channels-last or contiguous order.
 Tensor flattened(const Tensor& t, bool channels_last) {
   const int64_t rows = t.size(0), columns = t.size(1) * t.size(2) * t.size(3);
-  return call("aten::as_strided", "", in_format(t, channels_last), std::vector<int64_t>{rows, columns},
+  return call("aten::as_strided", "", in_format_cpu(t, channels_last), std::vector<int64_t>{rows, columns},
               std::vector<int64_t>{columns, 1}, std::optional<int64_t>());
 }
 
@@ -39,7 +39,7 @@ Tensor MatmulConv::forward(const ConvArguments& conv, const Tensor& x, const Ten
   } else {
     z = unflattened(product(flattened(x, order), turned(w)), {x.size(0), channels, 1, 1}, false);
   }
-  return in_format(z, output_is_channels_last(x, weight));
+  return in_format_cpu(z, output_is_channels_last(x, weight));
 }
 
 std::array<Tensor, 2> MatmulConv::backward(const ConvArguments& conv, const Tensor& grad_z, const Tensor& x,
@@ -50,7 +50,7 @@ std::array<Tensor, 2> MatmulConv::backward(const ConvArguments& conv, const Tens
   if (need_x) {
     const Tensor w = flattened(weight, order);
     const Tensor grad_x = unflattened(product(grad, conv.transposed ? turned(w) : w), sizes_of(x), order);
-    gradients[0] = in_format(grad_x, output_is_channels_last(x, weight));
+    gradients[0] = in_format_cpu(grad_x, output_is_channels_last(x, weight));
   }
   if (need_weight) {
     const Tensor flat = flattened(x, order);

@@ -2,7 +2,7 @@
 #include "ops/thin_conv_cpu.h"
 
 #include "cpu/thin_conv.h"
-#include "ops/memory_format.h"
+#include "ops/layout_cpu.h"
 #include "ops/tensor_cpu.h"
 
 namespace fastgan::ops {
@@ -108,7 +108,7 @@ void run(const cpu::ThinConvParams& params) {
 Tensor ThinConv::forward(bool transposed, const Tensor& x_of, const Tensor& weight, const OptionalTensor& bias,
                          Activation activation, double negative_slope) {
   const cpu::ThinConvShape shape = shape_of_conv(transposed, x_of, weight);
-  const Tensor x = in_format(x_of, true);
+  const Tensor x = in_format_cpu(x_of, true);
   Result y(x, transposed ? large_size(shape) : small_size(shape), output_is_channels_last(x_of, weight));
   const std::vector<float> packed = packed_weight(shape, weight, transposed);
   const int64_t channels = transposed ? shape.large_channels : shape.small_channels;
@@ -135,8 +135,8 @@ std::array<Tensor, 3> ThinConv::backward(bool transposed, const Tensor& grad_y_o
                                          const Tensor& x_of, const Tensor& weight, Activation activation,
                                          double negative_slope, bool need_x, bool need_weight, bool need_bias) {
   const cpu::ThinConvShape shape = shape_of_conv(transposed, x_of, weight);
-  const Tensor grad_y = in_format(grad_y_of, true), y = activation == Activation::None ? grad_y : in_format(y_of, true);
-  const Tensor x = need_weight ? in_format(x_of, true) : x_of;
+  const Tensor grad_y = in_format_cpu(grad_y_of, true), y = activation == Activation::None ? grad_y : in_format_cpu(y_of, true);
+  const Tensor x = need_weight ? in_format_cpu(x_of, true) : x_of;
   const bool last = output_is_channels_last(x_of, weight);
   const int64_t out_channels = transposed ? shape.large_channels : shape.small_channels;
   const int64_t padded = shape.padded_channels(), channels = transposed ? shape.large_channels : padded;

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "ops/memory_format.h"
+#include "ops/layout_cpu.h"
 #include "ops/tensor_cpu.h"
 #include "ops/workspace.h"
 
@@ -91,7 +91,7 @@ Normalization::Normalization(int64_t channels, Activation activation_, double ne
 Winograd::Winograd(const ConvArguments& conv, const Tensor& x, const Tensor& weight)
     : up_(conv.transposed),
       channels_last_(output_is_channels_last(x, weight)),
-      x_(in_format(x, true)),
+      x_(in_format_cpu(x, true)),
       weight_(weight.is_contiguous() || is_channels_last(weight) ? weight : torch::stable::contiguous(weight)),
       weight_channels_last_(!weight_.is_contiguous()) {
   const int64_t halves = conv.transposed ? 1 : 2;
@@ -147,12 +147,12 @@ Tensor Winograd::forward(const OptionalTensor& bias, const Normalization* norm, 
     transform(up_, source);
     direction.multiply(product);
   }
-  return in_format(out, channels_last_);
+  return in_format_cpu(out, channels_last_);
 }
 
 std::array<Tensor, 2> Winograd::backward(const Tensor& grad_of, const OptionalTensor& z_of, const Normalization* norm,
                                          bool need_x, bool need_weight) const {
-  const Tensor grad = in_format(grad_of, true), z = z_of.has_value() ? in_format(*z_of, true) : grad;
+  const Tensor grad = in_format_cpu(grad_of, true), z = z_of.has_value() ? in_format_cpu(*z_of, true) : grad;
   const Direction direction{!up_, shape_};  // of the gradient of x: the gradient is transformed as its source
   const int64_t per_block = direction.source_block() + (need_weight ? Direction{up_, shape_}.source_block() : 0);
   const Chunks chunks(shape_, per_block, need_x ? direction.packed_floats() : 0);
@@ -236,7 +236,7 @@ std::array<Tensor, 2> Winograd::backward(const Tensor& grad_of, const OptionalTe
       cpu::winograd_gradient_finish(product_of_both, begin, end);
     });
   }
-  if (need_x) results[0] = in_format(results[0], channels_last_);
+  if (need_x) results[0] = in_format_cpu(results[0], channels_last_);
   return results;
 }
 
