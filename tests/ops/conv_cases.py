@@ -1,17 +1,24 @@
-"""One call of a fused convolution as data, and the same call written with torch.nn modules."""
+"""One call of a fused convolution as data, the same call written with torch.nn modules, and a choice of its kernel."""
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import pytest
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 import fastgan
+from fastgan.ops import _convolution, _library, use
 
 HALF = (torch.bfloat16, torch.float16)
 NAMES = ("x", "weight", "bias", "gamma", "beta")  # what is differentiable, in the op's order
+CAPABILITIES = ("DEFAULT", "AVX2", "AVX512")
+DIRECTIONS = pytest.mark.parametrize("transposed", [False, True], ids=["conv", "conv_transpose"])
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,7 @@ class Case:
     dtype: torch.dtype = torch.float32
     half_affine: bool = False  # gamma, beta and running statistics in the half dtype too
     layout: str = "contiguous"
+    weight_layout: str | None = None  # layout, where None
 
     @property
     def op(self):
@@ -44,6 +52,14 @@ class Case:
         names = ["stride", "padding", "dilation", "groups", "norm", "training", "activation"]
         names += ["output_padding"] if self.transposed else []
         return {name: getattr(self, name) for name in names}
+
+    def aten_options(self) -> tuple:
+        """Those of aten::convolution, from stride to groups."""
+        stride, padding, dilation, output_padding = (
+            [v, v] if isinstance(v, int) else list(v)
+            for v in (self.stride, self.padding, self.dilation, self.output_padding)
+        )
+        return stride, padding, dilation, self.transposed, output_padding, self.groups
 
     def inputs(self, seed: int = 0) -> dict[str, torch.Tensor]:
         """x, weight and whatever else the case has; leaves that require grad where the op is differentiable in them."""
@@ -58,7 +74,7 @@ class Case:
 
         tensors = {"x": in_layout(normal(self.n, self.c_in, *self.size).to(self.dtype) + 0.5, self.layout)}
         weight = normal(channels[0], channels[1] // self.groups, *kernel) / math.sqrt(fan_in)
-        tensors["weight"] = in_layout(weight.to(self.dtype), self.layout)
+        tensors["weight"] = in_layout(weight.to(self.dtype), self.weight_layout or self.layout)
         if self.bias:
             tensors["bias"] = normal(self.c_out).to(self.dtype)
         if self.norm and self.affine:
@@ -136,3 +152,119 @@ def activation_factor(case: Case, y: torch.Tensor) -> torch.Tensor | None:
         return None
     slope = 0.0 if case.activation == "relu" else 0.2
     return torch.full_like(y, slope, dtype=torch.float64, requires_grad=False).masked_fill_(y.detach() > 0, 1.0)
+
+
+def halving(transposed: bool, n: int, small: int, large: int, size: tuple[int, int], **options: object) -> Case:
+    """Kernel 4, stride 2, padding 1. small, large: channels of the small and the large side; size: of the small one."""
+    height, width = size
+    c_in, c_out, size = (small, large, size) if transposed else (large, small, (2 * height, 2 * width))
+    return Case(transposed, n, c_in, c_out, size, **(dict(kernel=4, stride=2, padding=1) | options))
+
+
+@contextlib.contextmanager
+def planned(kernel: str, capability: str | None = None) -> Iterator[None]:
+    """Ops run by their kernels here, and convolutions by ``kernel`` wherever it covers them ("auto": by the plan)."""
+    before = _library.C.cpu_capability()
+    if capability is not None and CAPABILITIES.index(capability) > CAPABILITIES.index(before):
+        pytest.skip(f"this process takes at most {before}")
+    _library.C.set_cpu_capability(capability or before)
+    _set_plan(kernel)
+    try:
+        with use("kernel"):
+            yield
+    finally:
+        _set_plan("auto")
+        _library.C.set_cpu_capability(before)
+
+
+def _set_plan(kernel: str) -> None:
+    _library.C.set_convolution_plan(kernel)
+    _convolution._planned.cache_clear()  # it holds what was planned before
+
+
+def plan_of(case: Case) -> tuple[str, str, str]:
+    """What computes the output, the gradient of x and the gradient of weight."""
+    tensors = case.inputs()
+    return _convolution.plan(tensors["x"], tensors["weight"], *case.aten_options())
+
+
+def cotangent_of(case: Case, layout: str = "contiguous") -> torch.Tensor:
+    """A gradient of the op's output."""
+    tensors = case.inputs()
+    shape = torch.ops.aten.convolution(
+        tensors["x"].detach().to("meta"), tensors["weight"].detach().to("meta"), None, *case.aten_options()
+    ).shape
+    generator = torch.Generator().manual_seed(1)
+    return in_layout(torch.randn(shape, generator=generator, dtype=torch.float64).to(case.dtype), layout)
+
+
+def results(case: Case, tensors: dict[str, torch.Tensor], cotangent: torch.Tensor):
+    """What the op returns and the gradients by name, of all tensors that require grad."""
+    result = case.op(**tensors, **case.options())
+    wanted = {name: t for name, t in tensors.items() if t.requires_grad}
+    grads = torch.autograd.grad(result.y, list(wanted.values()), cotangent)
+    return result, dict(zip(wanted, grads, strict=True))
+
+
+def all_results(case: Case, tensors: dict | None = None, cotangent: torch.Tensor | None = None) -> list[torch.Tensor]:
+    """What the op returns and the gradients, in one list: for comparisons bit by bit."""
+    tensors = case.inputs() if tensors is None else tensors
+    result, grads = results(case, tensors, cotangent_of(case) if cotangent is None else cotangent)
+    return [*(t.detach() for t in result), *grads.values()]
+
+
+def aten_strides(case: Case, tensors: dict, cotangent: torch.Tensor) -> dict[str, tuple[int, ...]]:
+    """Strides that ATen gives the output and the gradient of x; the weight's gradient lies as a dense weight does."""
+    x, weight = tensors["x"].detach(), tensors["weight"].detach()
+    y = torch.ops.aten.convolution(x, weight, None, *case.aten_options())
+    mask = [True, False, False]
+    grad_x = torch.ops.aten.convolution_backward(cotangent, x, weight, None, *case.aten_options(), mask)[0]
+    return {"y": y.stride(), "x": grad_x.stride(), "weight": torch.empty_like(weight).stride()}
+
+
+def significant(shape: torch.Size, strides: tuple[int, ...]) -> list[int]:
+    """Of the dimensions longer than one: the others' strides lead nowhere."""
+    return [stride for length, stride in zip(shape, strides, strict=True) if length > 1]
+
+
+def check_planned(
+    case: Case,
+    kernel: str,
+    close: Callable[..., None],
+    capability: str | None = None,
+    cotangent_layout: str = "contiguous",
+) -> None:
+    """A case whose three products run by ``kernel``: values and gradients against float64, strides against ATen's.
+
+    close: as assert_within_oracle, (actual, oracle, baseline, name, scale).
+    """
+    tensors, cotangent = case.inputs(), cotangent_of(case, cotangent_layout)
+    with planned(kernel, capability):
+        assert plan_of(case) == (kernel,) * 3, f"{kernel} does not cover {case}"
+        result, grads = results(case, tensors, cotangent)
+    factor = activation_factor(case, result.y)
+    y, _, exact = module_results(case, tensors, torch.float64, cotangent, factor)
+    y_baseline, _, rounded = module_results(case, tensors, case.dtype, cotangent, factor)
+    close(result.y, y, y_baseline, "y")
+    assert set(grads) == set(exact)
+    # A sum over the batch has terms of the size of dY: their rounding adds up to an ulp of its L2 norm.
+    size = cotangent.double().norm().item()
+    for name, grad in grads.items():
+        if name == "bias" and case.norm and case.training:
+            assert not grad.any(), "a bias ahead of batch statistics"
+            continue
+        close(grad, exact[name], rounded[name], f"gradient of {name}", None if name in ("x", "weight") else size)
+    strides = aten_strides(case, tensors, cotangent)
+    for name, t in {"y": result.y, "x": grads["x"], "weight": grads["weight"]}.items():
+        wanted = significant(t.shape, strides[name])
+        assert significant(t.shape, t.stride()) == wanted, (
+            f"{name} has strides {t.stride()}, ATen gives {strides[name]}"
+        )
+    assert {t.dtype for name, t in grads.items() if name not in ("gamma", "beta")} | {result.y.dtype} == {case.dtype}
+
+
+def aten_convolutions(case: Case) -> set[str]:
+    """ATen's convolutions that a forward and a backward pass call."""
+    with profile(activities=[ProfilerActivity.CPU]) as run:
+        case.op(**case.inputs(), **case.options()).y.sum().backward()
+    return {event.name for event in run.events() if event.name.startswith("aten::") and "conv" in event.name}
