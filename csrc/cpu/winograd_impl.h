@@ -362,7 +362,7 @@ struct BiasOutput {
   BiasOutput(const WinogradProductParams& p, int64_t c, Step k)
       : out(static_cast<S*>(p.out) + c), step(k), bias(p.bias ? load(p.bias + c, k) : V{}) {}
   FASTGAN_INLINED void put(int64_t i, V v) { store(out + i, v + bias, step); }
-  FASTGAN_INLINED void end_of_row() {}
+  FASTGAN_INLINED void end_of_tile() {}
   FASTGAN_INLINED void finish(const WinogradProductParams&, int64_t, int64_t) {}
 };
 
@@ -388,11 +388,12 @@ struct ActivatedOutput {
     const V negative = (V)((vec<int32_t>)(u * negative_slope) & keep_negative);
     store(out + i, u < 0.0f ? negative : u, step);
   }
-  FASTGAN_INLINED void end_of_row() {}
+  FASTGAN_INLINED void end_of_tile() {}
   FASTGAN_INLINED void finish(const WinogradProductParams&, int64_t, int64_t) {}
 };
 
-// Besides, number, mean and squared deviations of the channel, about the first value as a pivot: nothing cancels.
+// Besides, number, mean and squared deviations of the channel. Sums are taken about a pivot near the mean, so that nothing
+// cancels: the mean of what came before; at first the first value, but for one tile only, as that may be far off.
 template <class Step>
 struct StatisticsOutput {
   float* out;
@@ -404,15 +405,15 @@ struct StatisticsOutput {
       : out(static_cast<float*>(p.out) + c), step(k), bias(p.bias ? load(p.bias + c, k) : V{}) {}
   FASTGAN_INLINED void put(int64_t i, V v) {
     v = v + bias;
-    if (in_lanes == 0) pivot = v;
+    if (in_lanes == 0 && count == 0) pivot = v;
     const V d = v - pivot;
     sum += d;
     square = fma(d, d, square);
     in_lanes++;
     store(out + i, v, step);
   }
-  FASTGAN_INLINED void end_of_row() {  // of tiles
-    if (in_lanes >= 1024) merge();
+  FASTGAN_INLINED void end_of_tile() {
+    if (in_lanes >= 1024 || count == 0) merge();
   }
   void merge() {
     if (in_lanes == 0) return;
@@ -421,6 +422,7 @@ struct StatisticsOutput {
       const double d = double(pivot[i]) + sum[i] / n - mean[i];
       mean[i] += d * share;
       deviation[i] += square[i] - double(sum[i]) * sum[i] / n + d * d * (count * share);
+      pivot[i] = float(mean[i]);
     }
     count += n;
     in_lanes = 0;
@@ -520,6 +522,7 @@ FASTGAN_INLINE void interpolate_tile(const float* c, int64_t product, int64_t be
       if (q < columns) output.put(at + 2 * q * column_stride, line[q]);
     }
   }
+  output.end_of_tile();
 }
 
 template <class Output>
@@ -546,7 +549,6 @@ FASTGAN_INLINE void interpolate_block(const WinogradProductParams& p, int64_t bl
         interpolate_tile<1, 1>(c + 3 * kLanes, product, next_row, below, kColumns4, after, rows, columns, output, first,
                                row_stride, channels);
       }
-      output.end_of_row();
     }
   }
 }
@@ -633,8 +635,8 @@ void winograd_down(const WinogradProductParams& p, int64_t begin, int64_t end) {
                 const int64_t row = ((block * s.block_images() + n) * s.height + ty * kTile) * row_stride;
                 values_tile(c, s.product_stride(kLanes), at_most(s.height - ty * kTile, kTile),
                             at_most(s.width - tx * kTile, kTile), output, row + tx * kTile * channels, row_stride, channels);
+                output.end_of_tile();
               }
-              output.end_of_row();
             }
           }
           output.finish(p, block * channels + channel, count);

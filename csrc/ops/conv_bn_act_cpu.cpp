@@ -127,13 +127,14 @@ struct CpuConvolution : ComposedConvolution<CpuPasses> {
   static Gradients convolve_backward(const ConvArguments& conv, const Tensor& grad_z, const Tensor& x, const Tensor& weight,
                                      const Needs& needs) {
     const BackwardPlan by(conv, x, weight, needs);
-    if (by.all(ConvKernel::Thin)) {
-      return ThinConv::backward(conv.transposed, grad_z, grad_z, x, weight, Activation::None, 0.0, needs.x, needs.weight,
-                                needs.bias);
-    }
     const Needs aten = by.of(ConvKernel::Aten, needs), winograd = by.of(ConvKernel::Winograd, needs);
-    const Needs matmul = by.of(ConvKernel::Matmul, needs);
+    const Needs matmul = by.of(ConvKernel::Matmul, needs), thin = by.of(ConvKernel::Thin, needs);
     Gradients gradients = aten.any() ? Composed::convolve_backward(conv, grad_z, x, weight, aten) : Gradients();
+    if (thin.x || thin.weight) {
+      const auto [grad_x, grad_weight, unused] = ThinConv::backward(conv.transposed, grad_z, grad_z, x, weight,
+                                                                    Activation::None, 0.0, thin.x, thin.weight, false);
+      set(gradients, {grad_x, grad_weight}, thin);
+    }
     if (winograd.x || winograd.weight) {
       set(gradients, Winograd(conv, x, weight).backward(grad_z, std::nullopt, nullptr, winograd.x, winograd.weight),
           winograd);

@@ -24,4 +24,15 @@ Tensor in_format_cpu(const Tensor& t, bool channels_last) {
   return out;
 }
 
+Tensor result_in_format(const Tensor& t, bool channels_last) {
+  const Tensor dense = in_format_cpu(t, channels_last);
+  const int64_t n = t.size(0), c = t.size(1), h = t.size(2), w = t.size(3);
+  const std::vector<int64_t> stride = channels_last ? std::vector<int64_t>{c * h * w, 1, w * c, c}
+                                                    : std::vector<int64_t>{c * h * w, h * w, w, 1};
+  bool same = true;
+  for (int64_t d = 0; d < 4; d++) same = same && dense.stride(d) == stride[d];
+  return same ? dense : call("aten::as_strided", "", dense, std::vector<int64_t>{n, c, h, w}, stride,
+                             std::optional<int64_t>());
+}
+
 }  // namespace fastgan::ops

@@ -8,4 +8,7 @@ namespace fastgan::ops {
 // t (N, C, H, W) in the memory format asked for: itself where it is in that format already.
 Tensor in_format_cpu(const Tensor& t, bool channels_last);
 
+// The same for a result: with the strides that torch gives to a new tensor of this format, also where a dimension is 1.
+Tensor result_in_format(const Tensor& t, bool channels_last);
+
 }  // namespace fastgan::ops

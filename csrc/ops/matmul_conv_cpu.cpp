@@ -39,7 +39,7 @@ Tensor MatmulConv::forward(const ConvArguments& conv, const Tensor& x, const Ten
   } else {
     z = unflattened(product(flattened(x, order), turned(w)), {x.size(0), channels, 1, 1}, false);
   }
-  return in_format_cpu(z, output_is_channels_last(x, weight));
+  return result_in_format(z, output_is_channels_last(x, weight));
 }
 
 std::array<Tensor, 2> MatmulConv::backward(const ConvArguments& conv, const Tensor& grad_z, const Tensor& x,
@@ -50,7 +50,7 @@ std::array<Tensor, 2> MatmulConv::backward(const ConvArguments& conv, const Tens
   if (need_x) {
     const Tensor w = flattened(weight, order);
     const Tensor grad_x = unflattened(product(grad, conv.transposed ? turned(w) : w), sizes_of(x), order);
-    gradients[0] = in_format_cpu(grad_x, output_is_channels_last(x, weight));
+    gradients[0] = result_in_format(grad_x, output_is_channels_last(x, weight));
   }
   if (need_weight) {
     const Tensor flat = flattened(x, order);

@@ -147,7 +147,7 @@ Tensor Winograd::forward(const OptionalTensor& bias, const Normalization* norm, 
     transform(up_, source);
     direction.multiply(product);
   }
-  return in_format_cpu(out, channels_last_);
+  return result_in_format(out, channels_last_);
 }
 
 std::array<Tensor, 2> Winograd::backward(const Tensor& grad_of, const OptionalTensor& z_of, const Normalization* norm,
@@ -236,7 +236,7 @@ std::array<Tensor, 2> Winograd::backward(const Tensor& grad_of, const OptionalTe
       cpu::winograd_gradient_finish(product_of_both, begin, end);
     });
   }
-  if (need_x) results[0] = in_format_cpu(results[0], channels_last_);
+  if (need_x) results[0] = result_in_format(results[0], channels_last_);
   return results;
 }
 

@@ -205,13 +205,12 @@ def define(name: str, transposed: bool) -> None:
     @torch.library.register_fake(f"fastgan::{name}_backward", lib=LIBRARY)
     def _(grad_y, x, weight, bias, gamma, beta, y, z, mean, invstd, *rest):
         conv, (norm, _training, _act, _slope, need_x, need_weight, need_bias, need_affine, _eps) = split(rest)
-        nothing = x.new_empty(0)
         grad_x = conv.backward(torch.empty_like(y), x, weight, (need_x, False, False))[0]
-        affine = x.new_empty(y.shape[1], dtype=gamma.dtype) if need_affine else nothing
-        return (
-            grad_x if need_x else nothing,
-            torch.empty_like(weight) if need_weight else nothing,
-            torch.empty_like(bias) if need_bias else nothing,
+        affine = x.new_empty(y.shape[1], dtype=gamma.dtype) if need_affine else x.new_empty(0)
+        return (  # the stand-ins for what is not asked for may not be one tensor: outputs do not share memory
+            grad_x if need_x else x.new_empty(0),
+            torch.empty_like(weight) if need_weight else x.new_empty(0),
+            torch.empty_like(bias) if need_bias else x.new_empty(0),
             affine,
             torch.empty_like(affine),
         )

@@ -38,12 +38,11 @@ def _(x, weight, bias, *options):
 @torch.library.register_fake("fastgan::convolution_backward", lib=LIBRARY)
 def _(grad, x, weight, stride, padding, dilation, transposed, output_padding, groups, need_x, need_weight, need_bias):
     options = (stride, padding, dilation, transposed, output_padding, groups)
-    nothing = x.new_empty(0)
     grad_x = torch.ops.aten.convolution_backward(grad, x, weight, None, *options, (need_x, False, False))[0]
     return (
-        grad_x if need_x else nothing,
-        torch.empty_like(weight) if need_weight else nothing,
-        x.new_empty(grad.shape[1]) if need_bias else nothing,
+        grad_x if need_x else x.new_empty(0),
+        torch.empty_like(weight) if need_weight else x.new_empty(0),
+        x.new_empty(grad.shape[1] if need_bias else 0),
     )
 
 
@@ -95,6 +94,9 @@ def convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, *options) -> t
     *options, mask = _pairs(options[:-1]) + options[-1:] if x.dim() == 4 else options
     if _by_kernel("convolution_backward", (grad, x, weight), tuple(options)):
         grads = torch.ops.fastgan.convolution_backward(grad, x, weight, *options, *mask)
-        return tuple(g if needed else None for g, needed in zip(grads, mask, strict=True))
-    bias_size = [grad.shape[1]] if mask[2] else None
-    return torch.ops.aten.convolution_backward(grad, x, weight, bias_size, *options, mask)
+    else:
+        bias_size = [grad.shape[1]] if mask[2] else None
+        grads = torch.ops.aten.convolution_backward(grad, x, weight, bias_size, *options, mask)
+        if mask[1] and grads[1].stride() != weight.stride():
+            grads = grads[0], torch.empty_like(weight).copy_(grads[1]), grads[2]
+    return tuple(g if needed else None for g, needed in zip(grads, mask, strict=True))
