@@ -30,7 +30,7 @@ namespace fastgan::cpu {
 
 constexpr int64_t kTile = 4;               // small-side pixels of a tile along an axis
 constexpr int64_t kPoints = 25;            // 5 x 5 evaluation points
-constexpr int64_t kBlockTiles = 64;        // rows of a product: its 25 accumulators, 25 x 64 x 64 floats, stay in L2
+constexpr int64_t kBlockTiles = 128;       // rows of a product: its accumulators, 25 x 128 x 64 floats, stay in L2
 constexpr int64_t kDepth = 128;            // of a product: a panel of weights, 128 x 32 floats, stays in L1
 constexpr int64_t kDepthStride = 144;      // floats from row to row of transformed data: not a power of two, against
 constexpr int64_t kPointPadding = 80;      // aliasing in the cache, as between points

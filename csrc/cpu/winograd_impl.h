@@ -115,8 +115,11 @@ FASTGAN_INLINE void transform_small_tile(const WinogradTransformParams& p, const
   const WinogradShape& s = p.shape;
   const int64_t channels = s.small_channels, point = s.point_stride();
   const int64_t first = at.image * s.height * s.width * channels;
+  // The next row of tiles is read through once while this one is transformed.
+  int64_t ahead = first + (kTile * (at.row + 1) * s.width + at.column * 16) * channels;
   for_vectors<float>(channels, [&](int64_t c, auto k) FASTGAN_INLINED {
     const auto of = image.channels(c, k);
+    for (int i = 0; i < 16; i++, ahead += 64 / sizeof(float)) image.prefetch(ahead);
     V half[4][5];
 #pragma GCC unroll 4
     for (int j = 0; j < 4; j++) {
@@ -187,7 +190,7 @@ FASTGAN_INLINE void transform_large_tile(const WinogradTransformParams& p, const
   const WinogradShape& s = p.shape;
   const int64_t channels = s.large_channels, point = s.point_stride();
   const int64_t width = 2 * s.width, first = at.image * 2 * s.height * width * channels;
-  // The next row of tiles, read through once while this one is transformed.
+  // The next row of tiles is read through once while this one is transformed.
   int64_t ahead = first + (2 * kTile * (at.row + 1) + 1) * width * channels + at.column * 64 * channels;
   for_vectors<float>(channels, [&](int64_t c, auto k) FASTGAN_INLINED {
     const auto of = image.channels(c, k);
@@ -353,15 +356,20 @@ void winograd_pack_down(const WinogradPackParams& p, int64_t begin, int64_t end)
 
 // ---- what happens to the output -------------------------------------------------------------------------------------
 
-// One vector of channels of the output; `put` takes each of its values once.
+// One vector of channels of the output; `put` takes each of its values once. The same place of the next tile is asked for
+// ahead of its store: `next` elements further.
 template <class S, class Step>
 struct BiasOutput {
   S* out;
   Step step;
+  int64_t next;
   V bias;
-  BiasOutput(const WinogradProductParams& p, int64_t c, Step k)
-      : out(static_cast<S*>(p.out) + c), step(k), bias(p.bias ? load(p.bias + c, k) : V{}) {}
-  FASTGAN_INLINED void put(int64_t i, V v) { store(out + i, v + bias, step); }
+  BiasOutput(const WinogradProductParams& p, int64_t c, Step k, int64_t next_tile)
+      : out(static_cast<S*>(p.out) + c), step(k), next(next_tile), bias(p.bias ? load(p.bias + c, k) : V{}) {}
+  FASTGAN_INLINED void put(int64_t i, V v) {
+    __builtin_prefetch(out + i + next, 1);
+    store(out + i, v + bias, step);
+  }
   FASTGAN_INLINED void end_of_tile() {}
   FASTGAN_INLINED void finish(const WinogradProductParams&, int64_t, int64_t) {}
 };
@@ -371,12 +379,14 @@ template <class S, class Step>
 struct ActivatedOutput {
   S* out;
   Step step;
+  int64_t next;
   V bias, mean, scale, beta;
   vec<int32_t> keep_negative;
   float negative_slope;
-  ActivatedOutput(const WinogradProductParams& p, int64_t c, Step k)
+  ActivatedOutput(const WinogradProductParams& p, int64_t c, Step k, int64_t next_tile)
       : out(static_cast<S*>(p.out) + c),
         step(k),
+        next(next_tile),
         bias(p.bias ? load(p.bias + c, k) : V{}),
         mean(load(p.mean + c, k)),
         scale(load(p.scale + c, k)),
@@ -384,6 +394,7 @@ struct ActivatedOutput {
         keep_negative(vec<int32_t>{} - int32_t(p.activation != Activation::Relu)),
         negative_slope(p.activation == Activation::LeakyRelu ? float(p.negative_slope) : 1.0f) {}
   FASTGAN_INLINED void put(int64_t i, V v) {
+    __builtin_prefetch(out + i + next, 1);
     const V u = fma((v + bias) - mean, scale, beta);
     const V negative = (V)((vec<int32_t>)(u * negative_slope) & keep_negative);
     store(out + i, u < 0.0f ? negative : u, step);
@@ -398,12 +409,14 @@ template <class Step>
 struct StatisticsOutput {
   float* out;
   Step step;
+  int64_t next;
   V bias, pivot = V{}, sum = V{}, square = V{};
   int64_t in_lanes = 0;  // values in sum and square
   double count = 0, mean[kLanes] = {}, deviation[kLanes] = {};
-  StatisticsOutput(const WinogradProductParams& p, int64_t c, Step k)
-      : out(static_cast<float*>(p.out) + c), step(k), bias(p.bias ? load(p.bias + c, k) : V{}) {}
+  StatisticsOutput(const WinogradProductParams& p, int64_t c, Step k, int64_t next_tile)
+      : out(static_cast<float*>(p.out) + c), step(k), next(next_tile), bias(p.bias ? load(p.bias + c, k) : V{}) {}
   FASTGAN_INLINED void put(int64_t i, V v) {
+    __builtin_prefetch(out + i + next, 1);
     v = v + bias;
     if (in_lanes == 0 && count == 0) pivot = v;
     const V d = v - pivot;
@@ -440,18 +453,18 @@ struct StatisticsOutput {
 
 // Calls f(output) for channels [c, c + n) as the parameters ask.
 template <class Step, class F>
-FASTGAN_INLINE void with_output(const WinogradProductParams& p, int64_t c, Step k, F f) {
+FASTGAN_INLINE void with_output(const WinogradProductParams& p, int64_t c, Step k, int64_t next, F f) {
   if (p.count != nullptr) {
-    StatisticsOutput<Step> output(p, c, k);
+    StatisticsOutput<Step> output(p, c, k, next);
     return f(output);
   }
   with_weight_dtype(p.dtype, [&](auto element) FASTGAN_INLINED {
     using S = decltype(element);
     if (p.scale != nullptr) {
-      ActivatedOutput<S, Step> output(p, c, k);
+      ActivatedOutput<S, Step> output(p, c, k, next);
       f(output);
     } else {
-      BiasOutput<S, Step> output(p, c, k);
+      BiasOutput<S, Step> output(p, c, k, next);
       f(output);
     }
   });
@@ -570,7 +583,7 @@ void winograd_up(const WinogradProductParams& p, int64_t begin, int64_t end) {
         [&](int64_t d, float* to) FASTGAN_INLINED { pack_up(s, p.dtype, p.weight, column, d, to); }, one_slot);
     const int64_t c = column * kLanes, count = at_most(channels - c, kLanes);
     const auto write = [&](auto k) FASTGAN_INLINED {
-      with_output(p, c, k, [&](auto& output) FASTGAN_INLINED {
+      with_output(p, c, k, 2 * kTile * channels, [&](auto& output) FASTGAN_INLINED {
         interpolate_block(p, block, output);
         output.finish(p, block * channels + c, count);
       });
@@ -627,7 +640,7 @@ void winograd_down(const WinogradProductParams& p, int64_t begin, int64_t end) {
       const int64_t channel = (column * 4 + v) * kLanes, count = at_most(channels - channel, kLanes);
       if (count <= 0) break;
       const auto write = [&](auto k) FASTGAN_INLINED {
-        with_output(p, channel, k, [&](auto& output) FASTGAN_INLINED {
+        with_output(p, channel, k, kTile * channels, [&](auto& output) FASTGAN_INLINED {
           const float* c = p.scratch + v * kLanes;
           for (int64_t n = 0; n < s.images_of(block); n++) {
             for (int64_t ty = 0; ty < s.tile_rows(); ty++) {

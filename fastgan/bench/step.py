@@ -99,7 +99,8 @@ def wgan_gp_critic_step(p: Players) -> Losses:
     p.optimizer_d.zero_grad()
     (adversarial + penalty).backward()
     p.optimizer_d.step()
-    return {"adversarial": adversarial.detach(), "penalty": penalty.detach()}
+    # the penalty is a function of the critic's gradient, and errs as that does
+    return {"adversarial": adversarial.detach(), f"{GRADIENT}penalty": penalty.detach()}
 
 
 STEPS = {"dcgan": dcgan_step, "wgan critic": wgan_critic_step, "wgan-gp critic": wgan_gp_critic_step}
