@@ -2,6 +2,7 @@
 #include "ops/winograd_cpu.h"
 
 #include <algorithm>
+#include <memory>
 
 #include "ops/layout_cpu.h"
 #include "ops/tensor_cpu.h"
@@ -14,6 +15,7 @@ using cpu::WinogradChunk;
 using cpu::WinogradShape;
 
 constexpr int64_t kChunkFloats = int64_t(2) << 20;  // transformed data of one chunk: it is read from the cache again
+constexpr int64_t kTurnElements = 65536;            // of an image: what a thread transforms in one turn
 constexpr int64_t kFewPairs = 8;                    // gradient units below which points become units too
 
 // Cuts the blocks into chunks whose transformed data is at most kChunkFloats, or as much as the packed weights, which are read
@@ -50,21 +52,27 @@ struct Direction {
     });
   }
   void multiply(const cpu::WinogradProductParams& params) const {
-    const int64_t units = columns() * params.chunk.blocks;
-    parallel(units, units * shape.block_tiles() * 1024, [&](int64_t begin, int64_t end) {
-      const Workspace scratch(shape.product(lanes) + (params.packed ? 0 : depths() * cpu::packed_block(lanes)));
+    const int64_t scratch_floats = shape.product(lanes) + (params.packed ? 0 : depths() * cpu::packed_block(lanes));
+    // A column's blocks stay together where its weights are packed on the way.
+    const int64_t step = params.packed ? 1 : params.chunk.blocks;
+    parallel_by_turns(columns() * params.chunk.blocks, step, [&] {
+      auto scratch = std::make_shared<Workspace>(scratch_floats);
       cpu::WinogradProductParams mine = params;
-      mine.scratch = scratch.data();
-      up ? cpu::winograd_up(mine, begin, end) : cpu::winograd_down(mine, begin, end);
+      mine.scratch = scratch->data();
+      return [this, scratch, mine](int64_t begin, int64_t end) {
+        up ? cpu::winograd_up(mine, begin, end) : cpu::winograd_down(mine, begin, end);
+      };
     });
   }
 };
 
 void transform(bool small, const cpu::WinogradTransformParams& params) {
   const int64_t tiles = tiles_of(params.shape, params.chunk);
-  const int64_t elements = tiles * (small ? 16 * params.shape.small_channels : 64 * params.shape.large_channels);
-  parallel(tiles, elements, [&](int64_t begin, int64_t end) {
-    small ? cpu::winograd_transform_small(params, begin, end) : cpu::winograd_transform_large(params, begin, end);
+  const int64_t elements = small ? 16 * params.shape.small_channels : 64 * params.shape.large_channels;  // of a tile
+  parallel_by_turns(tiles, cpu::ceil_div(kTurnElements, elements), [&] {
+    return [&](int64_t begin, int64_t end) {
+      small ? cpu::winograd_transform_small(params, begin, end) : cpu::winograd_transform_large(params, begin, end);
+    };
   });
 }
 
@@ -219,16 +227,16 @@ std::array<Tensor, 2> Winograd::backward(const Tensor& grad_of, const OptionalTe
     transform(up_, from_x);
     product_of_both.add = i > 0;
     if (by_points) {
-      parallel(pairs * cpu::kPoints, work, [&](int64_t begin, int64_t end) {
-        cpu::winograd_gradient_accumulate(product_of_both, begin, end);
+      parallel_by_turns(pairs * cpu::kPoints, 1, [&] {
+        return [&](int64_t begin, int64_t end) { cpu::winograd_gradient_accumulate(product_of_both, begin, end); };
       });
       continue;
     }
-    parallel(pairs, work, [&](int64_t begin, int64_t end) {
-      const Workspace scratch(cpu::kPoints * cpu::kGradientStride);
+    parallel_by_turns(pairs, 1, [&] {
+      auto scratch = std::make_shared<Workspace>(cpu::kPoints * cpu::kGradientStride);
       cpu::WinogradGradientParams mine = product_of_both;
-      mine.accumulators = scratch.data();
-      cpu::winograd_gradient(mine, begin, end);
+      mine.accumulators = scratch->data();
+      return [scratch, mine](int64_t begin, int64_t end) { cpu::winograd_gradient(mine, begin, end); };
     });
   }
   if (need_weight && by_points) {
