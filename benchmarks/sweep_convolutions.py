@@ -2,10 +2,10 @@
 
     python benchmarks/sweep_convolutions.py [--out FILE] [--quick]
 
-Every row is one product (output, gradient of x, gradient of the weight) of one convolution, float32. PyTorch's time is the
-faster of NCHW and channels_last; fastgan's is that of its implementation in channels_last, where the model chooses one, and
-PyTorch's own in the same layout where it chooses ATen. Times are medians of interleaved rounds in one process. Printed are
-the worst rows of the choice, and the rows where another choice would have been 10% faster.
+Every row is one product (output, gradient of x, gradient of the weight) of one convolution, float32. PyTorch's time is
+the faster of NCHW and channels_last; fastgan's is that of the implementation that its model chooses, in channels_last.
+Times are medians of interleaved rounds in one process. Printed are the worst rows of the choice, and the rows where
+another choice would have been 10% faster.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from pathlib import Path
 import torch
 
 from fastgan import ops
-from fastgan.ops import _convolution, _library
+from fastgan.ops import _library
 
 PRODUCTS = ("output", "input gradient", "weight gradient")
 OWN = ("winograd", "thin", "matmul")
 SECONDS = 0.06  # of rounds for one implementation of one product
-Shape = tuple[bool, int, int, int, int, int, int]  # transposed, batch, small channels, large channels, height, width, kernel
+Shape = tuple[
+    bool, int, int, int, int, int, int
+]  # transposed, batch, small channels, large channels, height, width, kernel
 
 
 def shapes(quick: bool) -> Iterator[Shape]:
@@ -41,7 +43,9 @@ def shapes(quick: bool) -> Iterator[Shape]:
         if quick and (small, large) not in ((32, 32), (256, 128)):
             continue
         yield transposed, n, small, large, h, w, 4
-    for transposed, n, small, large, size in itertools.product((True, False), (1, 16, 64), (32, 64, 128), (1, 3, 4), (8, 32)):
+    for transposed, n, small, large, size in itertools.product(
+        (True, False), (1, 16, 64), (32, 64, 128), (1, 3, 4), (8, 32)
+    ):
         yield transposed, n, small, large, size, size, 4
     for transposed, n, large in itertools.product((True, False), (1, 16, 64), (1, 64, 512)):
         yield transposed, n, 100 if transposed else 512, large, 0, 0, 4
@@ -59,7 +63,8 @@ class Case:
         y = (n, large, *large_size) if transposed else (n, small, *small_size)
         g = torch.Generator().manual_seed(0)
         self.x, self.grad, self.weight = (
-            torch.randn(s, generator=g).contiguous(memory_format=memory_format) for s in (x, y, (small, large, kernel, kernel))
+            torch.randn(s, generator=g).contiguous(memory_format=memory_format)
+            for s in (x, y, (small, large, kernel, kernel))
         )
         self.options = ([stride] * 2, [padding] * 2, [1, 1], transposed, [0, 0], 1)
 
@@ -138,7 +143,11 @@ def speed_up(row: dict) -> float:
 
 def line(row: dict) -> str:
     transposed, n, small, large, h, w, kernel = row["shape"]
-    where = f"{small:4d} {'->' if transposed else '<-'} {large:<4d} @{h}x{w}" if h else f"{small:4d} end {large:<4d} k{kernel}"
+    where = (
+        f"{small:4d} {'->' if transposed else '<-'} {large:<4d} @{h}x{w}"
+        if h
+        else f"{small:4d} end {large:<4d} k{kernel}"
+    )
     times = "  ".join(f"{name} {value:.3f}" for name, value in row["milliseconds"].items())
     return f"{speed_up(row):5.2f}x  batch {n:3d} {where:22s} {row['product']:15s} {row['plan']:9s} {times}"
 
@@ -152,7 +161,11 @@ def main() -> None:
     with ops.use("kernel"):
         rows = [row for shape in wanted for row in measure(shape)]
     if arguments.out:
-        facts = {"torch": torch.__version__, "threads": torch.get_num_threads(), "capability": _library.C.cpu_capability()}
+        facts = {
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "capability": _library.C.cpu_capability(),
+        }
         arguments.out.write_text(json.dumps({**facts, "rows": rows}, indent=None, separators=(",", ":")) + "\n")
     by_us = [row for row in rows if row["plan"] != "aten"]
     print(f"{len(wanted)} shapes, {len(rows)} products; {len(by_us)} by fastgan's kernels, median "

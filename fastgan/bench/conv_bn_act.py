@@ -35,7 +35,8 @@ from fastgan.bench.case import (
     working_dtype,
 )
 from fastgan.bench.shapes import BATCH_SIZE, ConvLayer
-from fastgan.ops._conv_bn_act import SMALL
+from fastgan.ops._conv_bn_act import Geometry, worthwhile
+from fastgan.ops._convolution import plan
 
 __all__ = ["ConvBnActCase", "cases"]
 
@@ -82,8 +83,7 @@ class ConvBnActCase(Case):
         train, evaluate, implementation = modules, copy.deepcopy(modules).eval(), "PyTorch"
         if is_ours(provider):
             train, evaluate = _as_op(self.layer, train), _as_op(self.layer, evaluate)
-            worthwhile = device.type != "cpu" or (self.layer.norm and grad_y.numel() >= SMALL)
-            implementation = implementation_of(self.op, x, *leaves, worthwhile=worthwhile)
+            implementation = self._implementation(x, *leaves)
         elif provider.startswith("compile"):
             train, evaluate = torch.compile(train, fullgraph=True), torch.compile(evaluate, fullgraph=True)
 
@@ -111,6 +111,17 @@ class ConvBnActCase(Case):
 
         modes = {"forward": forward, "backward": backward, "both": both, "eval": in_eval_mode}
         return Workload(modes, results, implementation)
+
+    def _implementation(self, x: torch.Tensor, weight: torch.Tensor, *vectors: torch.Tensor) -> str:
+        """What runs, and what computes the three products of the convolution inside where that is not ATen alone."""
+        layer = self.layer
+        pairs = ([layer.stride] * 2, [layer.padding] * 2, [0, 0], [1, 1])
+        conv = Geometry(layer.transposed, *pairs, groups=1)
+        found = implementation_of(self.op, x, weight, *vectors, worthwhile=worthwhile(conv, x, weight, layer.norm))
+        products = plan(x, weight, *conv.as_aten_arguments())
+        if found == "reference" or set(products) == {"aten"}:
+            return found
+        return f"{found}: {products[0] if len(set(products)) == 1 else ', '.join(products)}"
 
     def _inputs(self, dtype: torch.dtype, device: torch.device) -> tuple[nn.Sequential, torch.Tensor, torch.Tensor]:
         """(modules, x, grad_y): weights and images as in a network under training, rounded to ``dtype``."""

@@ -1,6 +1,7 @@
 """Rows of whole training steps: a loop as anybody would write it, plain and with fastgan's pieces put in.
 
     dcgan            one update of the discriminator, one of the generator; Adam
+    dcgan (Trainer)  the same; fastgan's side freezes the discriminator in the generator's update, as its Trainer does
     wgan critic      one update of the critic with BatchNorm; RMSProp, then the clip
     wgan-gp critic   one update of the critic without BatchNorm; Adam, gradient penalty
 
@@ -43,7 +44,7 @@ from fastgan.bench.shapes import BATCH_SIZE, CHANNELS, IMAGE_SIZE, Z_DIM
 
 __all__ = ["ARCHITECTURES", "StepCase", "cases"]
 
-ARCHITECTURES = {"dcgan": "dcgan", "wgan critic": "wgan", "wgan-gp critic": "wgan_gp"}
+ARCHITECTURES = {"dcgan": "dcgan", "dcgan (Trainer)": "dcgan", "wgan critic": "wgan", "wgan-gp critic": "wgan_gp"}
 Losses = dict[str, torch.Tensor]
 
 
@@ -61,6 +62,7 @@ class Players:
     z: torch.Tensor
     epsilon: torch.Tensor
     autocast: Callable[[], object]
+    frozen_in_g: tuple[nn.Parameter, ...] = ()  # what is no part of the generator's update
 
 
 def dcgan_step(p: Players) -> Losses:
@@ -70,11 +72,15 @@ def dcgan_step(p: Players) -> Losses:
     p.optimizer_d.zero_grad()
     loss_d.backward()
     p.optimizer_d.step()
+    for parameter in p.frozen_in_g:
+        parameter.requires_grad_(False)
     with p.autocast():
         loss_g = losses.non_saturating_generator(p.critic(fake))
     p.optimizer_g.zero_grad()
     loss_g.backward()
     p.optimizer_g.step()
+    for parameter in p.frozen_in_g:
+        parameter.requires_grad_(True)
     return {"loss_d": loss_d.detach(), "loss_g": loss_g.detach()}
 
 
@@ -103,7 +109,12 @@ def wgan_gp_critic_step(p: Players) -> Losses:
     return {"adversarial": adversarial.detach(), f"{GRADIENT}penalty": penalty.detach()}
 
 
-STEPS = {"dcgan": dcgan_step, "wgan critic": wgan_critic_step, "wgan-gp critic": wgan_gp_critic_step}
+STEPS = {
+    "dcgan": dcgan_step,
+    "dcgan (Trainer)": dcgan_step,
+    "wgan critic": wgan_critic_step,
+    "wgan-gp critic": wgan_gp_critic_step,
+}
 
 
 @contextmanager
@@ -151,7 +162,10 @@ class StepCase(Case):
             with _frozen(players):
                 found = step(players)
             for net, module in (("critic", players.critic), ("generator", players.generator)):
-                found |= {f"{GRADIENT}{net}.{n}": p.grad for n, p in module.named_parameters() if p.grad is not None}
+                gradients = {f"{GRADIENT}{net}.{n}": p.grad for n, p in module.named_parameters() if p.grad is not None}
+                # what the generator's update leaves in an unfrozen critic belongs to no update
+                if module is not players.critic or "Trainer" not in self.architecture:
+                    found |= gradients
                 found |= {f"{net}.{n}": value.clone() for n, value in module.state_dict().items()}
             return found
 
@@ -166,10 +180,12 @@ class StepCase(Case):
         real, z, epsilon = (t.to(device, wide) for t in self._inputs())
         real = real.contiguous(memory_format=layout)
         optimizer_g, optimizer_d, clip = self._optimizers(provider, generator, critic)
-        penalty, implementation = penalty_by_double_backward, "PyTorch"
+        penalty, implementation, frozen = penalty_by_double_backward, "PyTorch", ()
         if is_ours(provider):
             implementation = implementation_of("conv2d_bn_act", real, *critic.parameters())
             generator, critic = fastgan.fuse(generator), fastgan.fuse(critic)
+            if self.architecture == "dcgan (Trainer)":
+                frozen = tuple(critic.parameters())
             if self.architecture == "wgan-gp critic":
                 implementation = f"{penalty_path(critic)}, {implementation}"
 
@@ -180,7 +196,7 @@ class StepCase(Case):
             critic.compile()
         players = Players(
             generator, critic, optimizer_g, optimizer_d, clip, penalty, real, z, epsilon,
-            lambda: autocast(dtype, device, upcast),
+            lambda: autocast(dtype, device, upcast), frozen,
         )  # fmt: skip
         return players, implementation
 

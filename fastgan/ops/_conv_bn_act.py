@@ -37,7 +37,7 @@ from fastgan.ops.bn_act import (
     statistics_dtype,
 )
 
-__all__ = ["ConvBnAct", "Geometry", "conv_bn_act", "define", "takes_kernel"]
+__all__ = ["ConvBnAct", "Geometry", "conv_bn_act", "define", "takes_kernel", "worthwhile"]
 
 Tensor = torch.Tensor
 # Elements of z from which a CPU kernel is worth its fixed cost (see `bench`); below, `auto` takes the reference.
@@ -333,13 +333,13 @@ def takes_kernel(
 ) -> bool:
     """Whether a call runs by kernel. Raises NotImplementedError where "kernel" is chosen and none covers it."""
     gap = "the batch is empty" if x.numel() == 0 else activation_gap(activation, negative_slope)
-    worthwhile = x.device.type != "cpu" or _worthwhile_on_cpu(conv, x, weight, norm)
     tensors = (x, weight, bias, gamma, beta, running_mean, running_var)
-    return use_kernel(conv.name, *tensors, gap=gap, worthwhile=worthwhile)
+    return use_kernel(conv.name, *tensors, gap=gap, worthwhile=worthwhile(conv, x, weight, norm))
 
 
-def _worthwhile_on_cpu(conv: Geometry, x: Tensor, weight: Tensor, norm: bool) -> bool:
-    if norm and conv.out_elements(x, weight) >= SMALL:
+def worthwhile(conv: Geometry, x: Tensor, weight: Tensor, norm: bool) -> bool:
+    """Whether a kernel that covers the call gains anything, so that `auto` takes it."""
+    if x.device.type != "cpu" or (norm and conv.out_elements(x, weight) >= SMALL):
         return True
     # Below, and without a norm, ATen's convolution leaves no pass to save: only a kernel of our own gains anything.
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()

@@ -46,7 +46,12 @@ def _(grad, x, weight, stride, padding, dilation, transposed, output_padding, gr
     )
 
 
-_PLANNED_DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float64: "float64"}
+_PLANNED_DTYPES = {
+    torch.float32: "float32",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+    torch.float64: "float64",
+}
 
 
 @lru_cache(maxsize=4096)
@@ -55,10 +60,10 @@ def _planned(x, weight, options, dtype: str, threads: int, _capability: str) -> 
 
 
 def plan(x: Tensor, weight: Tensor, *options) -> tuple[str, str, str]:
-    """What computes (output, gradient of x, gradient of weight) on the CPU, by the cost model of csrc/cpu/conv_plan.cpp.
+    """What computes (output, gradient of x, gradient of weight) on the CPU: the cost model of csrc/cpu/conv_plan.cpp.
 
-    x and weight: four dimensions. options: those of aten::convolution, from stride to groups. Each of the three is "aten",
-    "winograd", "thin" or "matmul"; all are "aten" where the extension is missing.
+    x and weight: four dimensions. options: those of aten::convolution, from stride to groups. Each of the three is
+    "aten", "winograd", "thin" or "matmul"; all are "aten" where the extension is missing.
     """
     if not _library.LOADED or x.device.type != "cpu" or x.dtype not in _PLANNED_DTYPES:
         return ("aten", "aten", "aten")
