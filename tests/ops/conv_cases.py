@@ -168,16 +168,19 @@ def planned(kernel: str, capability: str | None = None) -> Iterator[None]:
     if capability is not None and CAPABILITIES.index(capability) > CAPABILITIES.index(before):
         pytest.skip(f"this process takes at most {before}")
     _library.C.set_cpu_capability(capability or before)
-    _set_plan(kernel)
+    set_plan(kernel)
     try:
         with use("kernel"):
             yield
     finally:
-        _set_plan("auto")
+        set_plan("auto")
         _library.C.set_cpu_capability(before)
 
 
-def _set_plan(kernel: str) -> None:
+def set_plan(kernel: str) -> None:
+    """`planned` without an end, and without asking for kernels; nothing where no extension is built."""
+    if not _library.LOADED:
+        return
     _library.C.set_convolution_plan(kernel)
     _convolution._planned.cache_clear()  # it holds what was planned before
 

@@ -16,7 +16,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from fastgan.ops import _library, conv2d_bn_act, conv_transpose2d_bn_act, update_running_stats_, use
 
-from .conv_cases import NAMES, Case, activation_factor, module_results, statistics_of
+from .conv_cases import NAMES, Case, activation_factor, module_results, set_plan, statistics_of
 
 FLOAT32, FLOAT64 = torch.float32, torch.float64
 DIRECTIONS = pytest.mark.parametrize("transposed", [False, True], ids=["conv", "conv_transpose"])
@@ -68,6 +68,14 @@ CASES = [
     pytest.param(Case(transposed=True, stride=2, output_padding=1), id="conv_transpose-output_padding"),
     pytest.param(Case(transposed=True, stride=(3, 2), output_padding=(2, 0)), id="conv_transpose-output_padding pair"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def convolutions_by_aten():
+    """The passes around the convolution are looked at here; convolutions of our own have bounds of their own."""
+    set_plan("aten")
+    yield
+    set_plan("auto")
 
 
 def check_against_modules(case: Case, seed: int = 0) -> None:
