@@ -83,7 +83,7 @@ class ConvBnActCase(Case):
         train, evaluate, implementation = modules, copy.deepcopy(modules).eval(), "PyTorch"
         if is_ours(provider):
             train, evaluate = _as_op(self.layer, train), _as_op(self.layer, evaluate)
-            implementation = self._implementation(x, *leaves)
+            implementation = self._implementation(*leaves)
         elif provider.startswith("compile"):
             train, evaluate = torch.compile(train, fullgraph=True), torch.compile(evaluate, fullgraph=True)
 

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from fastgan import bench
-from fastgan.bench import equality
+from fastgan.bench import equality, shapes
 from fastgan.bench.case import MODES, Workload, is_ours
+from fastgan.bench.conv_bn_act import ConvBnActCase
+from fastgan.ops import _dispatch, _library
 
 from .tiny import CASES
 
@@ -102,3 +104,12 @@ def test_every_op_has_a_pytest_benchmark_file():
     files = (Path(__file__).parents[2] / "benchmarks").glob("bench_*.py")
     ops = {re.search(r'^OP = "(\w+)"$', file.read_text(), re.MULTILINE)[1]: file.stem for file in files}
     assert ops == {case.op: "bench_" + case.op.strip("_") for case in bench.all_cases()}
+
+
+def test_rows_of_convolutions_name_what_computes_them():
+    """DCGAN's hidden layers are computed by kernels of our own, and the row says so."""
+    if not _library.LOADED or _library.C.cpu_capability() == "DEFAULT" or _dispatch.current() == "reference":
+        pytest.skip("no fast kernels here")
+    for layer in (*shapes.GENERATOR[1:4], *shapes.DISCRIMINATOR[1:4]):
+        found = ConvBnActCase(layer).setup("fastgan channels_last", torch.float32, CPU).implementation
+        assert found.endswith(": winograd"), (layer.name, found)
