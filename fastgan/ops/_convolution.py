@@ -16,7 +16,7 @@ from fastgan.ops import _library
 from fastgan.ops._dispatch import use_kernel
 from fastgan.ops._library import LIBRARY
 
-__all__ = ["convolution", "convolution_backward", "plan"]
+__all__ = ["convolution", "convolution_backward", "plan", "release_workspaces"]
 
 Tensor = torch.Tensor
 # (stride, padding, dilation, transposed, output_padding, groups), in the order of aten::convolution
@@ -105,3 +105,8 @@ def convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, *options) -> t
         if mask[1] and grads[1].stride() != weight.stride():
             grads = grads[0], torch.empty_like(weight).copy_(grads[1]), grads[2]
     return tuple(g if needed else None for g, needed in zip(grads, mask, strict=True))
+
+
+def release_workspaces() -> int:
+    """Give the scratch memory that CPU kernels keep between calls, 32 MB at most, back to the system; bytes freed."""
+    return _library.C.release_workspaces() if _library.LOADED else 0
