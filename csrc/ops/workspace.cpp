@@ -15,6 +15,51 @@ namespace {
 
 constexpr int64_t kHugePage = int64_t(2) << 20;
 
+int64_t rounded_up(int64_t bytes, int64_t to) { return (bytes + to - 1) / to * to; }
+
+#if defined(__linux__)
+// Large blocks are mapped, not taken from the heap, which aligned blocks of many sizes would break up.
+bool is_mapped(int64_t bytes) { return bytes >= kHugePage; }
+
+// `bytes`, a multiple of kHugePage, aligned to it: mapped with one more, of which both ends go back.
+void* map(int64_t bytes) {
+  void* const all = mmap(nullptr, size_t(bytes + kHugePage), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (all == MAP_FAILED) return nullptr;
+  char* const first = static_cast<char*>(all);
+  char* const block = reinterpret_cast<char*>(rounded_up(int64_t(reinterpret_cast<intptr_t>(first)), kHugePage));
+  if (block > first) munmap(first, size_t(block - first));
+  if (block < first + kHugePage) munmap(block + bytes, size_t(first + kHugePage - block));
+  madvise(block, size_t(bytes), MADV_HUGEPAGE);
+  return block;
+}
+
+void unmap(void* block, int64_t bytes) { munmap(block, size_t(bytes)); }
+#else
+bool is_mapped(int64_t) { return false; }
+void* map(int64_t) { return nullptr; }
+void unmap(void*, int64_t) {}
+#endif
+
+void* allocate(int64_t& bytes) {
+  bytes = rounded_up(bytes, bytes >= kHugePage ? kHugePage : 64);
+  void* block = nullptr;
+  if (is_mapped(bytes)) {
+    block = map(bytes);
+  } else if (posix_memalign(&block, 64, size_t(bytes)) != 0) {
+    block = nullptr;
+  }
+  if (block == nullptr) throw std::bad_alloc();
+  return block;
+}
+
+void free_block(void* block, int64_t bytes) {
+  if (is_mapped(bytes)) {
+    unmap(block, bytes);
+  } else {
+    std::free(block);
+  }
+}
+
 class Pool {
  public:
   // The smallest free block of at least `bytes`, unless that would waste most of it; bytes becomes its size.
@@ -33,7 +78,7 @@ class Pool {
   void give(void* block, int64_t bytes) {
     const std::lock_guard<std::mutex> lock(mutex_);
     while (held_ + bytes > kKeptBytes && !free_.empty() && free_.begin()->first < bytes) drop(free_.begin());
-    if (held_ + bytes > kKeptBytes) return std::free(block);
+    if (held_ + bytes > kKeptBytes) return free_block(block, bytes);
     free_.emplace(bytes, block);
     held_ += bytes;
   }
@@ -50,7 +95,7 @@ class Pool {
 
   void drop(Blocks::iterator block) {
     held_ -= block->first;
-    std::free(block->second);
+    free_block(block->second, block->first);
     free_.erase(block);
   }
 
@@ -63,17 +108,6 @@ class Pool {
 Pool& pool() {
   static Pool* const the_pool = new Pool;
   return *the_pool;
-}
-
-void* allocate(int64_t& bytes) {
-  const int64_t alignment = bytes >= kHugePage ? kHugePage : 64;
-  bytes = (bytes + alignment - 1) / alignment * alignment;
-  void* block = nullptr;
-  if (posix_memalign(&block, size_t(alignment), size_t(bytes)) != 0) throw std::bad_alloc();
-#if defined(__linux__)
-  if (alignment == kHugePage) madvise(block, size_t(bytes), MADV_HUGEPAGE);
-#endif
-  return block;
 }
 
 }  // namespace

@@ -20,7 +20,7 @@ class Workspace {
   int64_t bytes_;
 };
 
-constexpr int64_t kKeptBytes = int64_t(32) << 20;
+constexpr int64_t kKeptBytes = int64_t(96) << 20;
 
 // Gives what the pool holds back to the system; bytes that it held.
 int64_t release_workspaces();

@@ -108,5 +108,5 @@ def convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, *options) -> t
 
 
 def release_workspaces() -> int:
-    """Give the scratch memory that CPU kernels keep between calls, 32 MB at most, back to the system; bytes freed."""
+    """Give the scratch memory that CPU kernels keep between calls, 96 MB at most, back to the system; bytes freed."""
     return _library.C.release_workspaces() if _library.LOADED else 0
