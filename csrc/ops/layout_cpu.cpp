@@ -11,8 +11,7 @@ Tensor in_format_cpu(const Tensor& t, bool channels_last) {
   if (channels_last ? last : first) return t;
   const bool dense = channels_last ? first : last;
   if (!dense || t.scalar_type() != ScalarType::Float) return in_format(t, channels_last);
-  Tensor out = torch::stable::empty({t.size(0), t.size(1), t.size(2), t.size(3)}, t.scalar_type(), std::nullopt, t.device(),
-                                    std::nullopt, channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+  Tensor out = empty_in_format(t, {t.size(0), t.size(1), t.size(2), t.size(3)}, t.scalar_type(), channels_last);
   const int64_t channels = t.size(1), pixels = t.size(2) * t.size(3);
   const cpu::TransposeParams params{cpu::DType::Float32,
                                     t.size(0),
@@ -26,13 +25,11 @@ Tensor in_format_cpu(const Tensor& t, bool channels_last) {
 
 Tensor result_in_format(const Tensor& t, bool channels_last) {
   const Tensor dense = in_format_cpu(t, channels_last);
-  const int64_t n = t.size(0), c = t.size(1), h = t.size(2), w = t.size(3);
-  const std::vector<int64_t> stride = channels_last ? std::vector<int64_t>{c * h * w, 1, w * c, c}
-                                                    : std::vector<int64_t>{c * h * w, h * w, w, 1};
+  const std::vector<int64_t> size{t.size(0), t.size(1), t.size(2), t.size(3)};
+  const std::vector<int64_t> stride = strides_in_format(size, channels_last);
   bool same = true;
   for (int64_t d = 0; d < 4; d++) same = same && dense.stride(d) == stride[d];
-  return same ? dense : call("aten::as_strided", "", dense, std::vector<int64_t>{n, c, h, w}, stride,
-                             std::optional<int64_t>());
+  return same ? dense : call("aten::as_strided", "", dense, size, stride, std::optional<int64_t>());
 }
 
 }  // namespace fastgan::ops

@@ -15,10 +15,7 @@ Tensor flattened(const Tensor& t, bool channels_last) {
 
 // The inverse: a contiguous matrix seen as an image of this shape.
 Tensor unflattened(const Tensor& matrix, const std::vector<int64_t>& shape, bool channels_last) {
-  const int64_t c = shape[1], h = shape[2], w = shape[3], all = c * h * w;
-  const std::vector<int64_t> stride = channels_last ? std::vector<int64_t>{all, 1, w * c, c}
-                                                    : std::vector<int64_t>{all, h * w, w, 1};
-  return call("aten::as_strided", "", matrix, shape, stride, std::optional<int64_t>());
+  return call("aten::as_strided", "", matrix, shape, strides_in_format(shape, channels_last), std::optional<int64_t>());
 }
 
 std::vector<int64_t> sizes_of(const Tensor& t) { return {t.size(0), t.size(1), t.size(2), t.size(3)}; }

@@ -10,18 +10,13 @@ namespace {
 
 constexpr const char* kOp = "thin_conv";
 
-Tensor empty_image(const Tensor& like, const std::vector<int64_t>& size, ScalarType dtype, bool channels_last) {
-  return torch::stable::empty(size, dtype, std::nullopt, like.device(), std::nullopt,
-                              channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
-}
-
 // A result in the memory order that the caller asks for, and where the kernel writes it.
 struct Result {
   Tensor asked, written;
 
   Result(const Tensor& like, const std::vector<int64_t>& size, bool last)
-      : asked(empty_image(like, size, like.scalar_type(), last)),
-        written(is_channels_last(asked) ? asked : empty_image(like, size, like.scalar_type(), true)) {}
+      : asked(empty_in_format(like, size, like.scalar_type(), last)),
+        written(is_channels_last(asked) ? asked : empty_in_format(like, size, like.scalar_type(), true)) {}
 
   Tensor take() { return written.get() == asked.get() ? asked : torch::stable::copy_(asked, written); }
 };
@@ -80,7 +75,7 @@ void sum_parts(std::vector<double>& sums, int64_t parts, int64_t size) {
 
 Tensor weight_gradient(const cpu::ThinConvShape& shape, const Tensor& weight, const std::vector<double>& sums,
                        bool last) {
-  Tensor grad = empty_image(weight, {shape.small_channels, shape.large_channels, 4, 4}, ScalarType::Float, last);
+  Tensor grad = empty_in_format(weight, {shape.small_channels, shape.large_channels, 4, 4}, ScalarType::Float, last);
   float* to = grad.mutable_data_ptr<float>();
   const int64_t d0 = grad.stride(0), d1 = grad.stride(1), d2 = grad.stride(2), d3 = grad.stride(3);
   for_weight(shape, [&](int64_t s, int64_t c, int64_t ky, int64_t kx) {

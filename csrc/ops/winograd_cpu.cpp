@@ -108,8 +108,9 @@ Winograd::Winograd(const ConvArguments& conv, const Tensor& x, const Tensor& wei
 
 Tensor Winograd::new_side(bool large) const {
   const int64_t factor = large ? 2 : 1;
-  return empty_channels_last(x_, {shape_.images, large ? shape_.large_channels : shape_.small_channels,
-                                  factor * shape_.height, factor * shape_.width});
+  return empty_in_format(x_, {shape_.images, large ? shape_.large_channels : shape_.small_channels,
+                              factor * shape_.height, factor * shape_.width},
+                         x_.scalar_type(), true);
 }
 
 Tensor Winograd::forward(const OptionalTensor& bias, const Normalization* norm, PartialStatistics* statistics) const {

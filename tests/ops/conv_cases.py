@@ -271,3 +271,12 @@ def aten_convolutions(case: Case) -> set[str]:
     with profile(activities=[ProfilerActivity.CPU]) as run:
         case.op(**case.inputs(), **case.options()).y.sum().backward()
     return {event.name for event in run.events() if event.name.startswith("aten::") and "conv" in event.name}
+
+
+def check_strides(case: Case, kernel: str) -> None:
+    """By ``kernel``, the output and both gradients lie in memory as aten's do."""
+    tensors, cotangent = case.inputs(), cotangent_of(case)
+    with planned(kernel):
+        result, grads = results(case, tensors, cotangent)
+    found = {"y": result.y.stride()} | {name: grads[name].stride() for name in ("x", "weight")}
+    assert found == aten_strides(case, tensors, cotangent), case
