@@ -1,5 +1,5 @@
 // The cost model: time = fixed + sum of rate x amount, amounts being counted from the shape alone. The rates were fitted to the
-// sweep of benchmarks/sweep_convolutions.py (Zen 5, two threads, AVX-512; median error 10 to 20%). Another machine has other
+// sweep of benchmarks/sweep_convolutions.py (Zen 5, two threads, AVX-512). Another machine has other
 // rates, but what decides is the ratio of two sums that are of the same kind: multiply-adds and floats moved.
 #include "cpu/conv_plan.h"
 
