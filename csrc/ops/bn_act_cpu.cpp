@@ -146,7 +146,7 @@ void CpuPasses::normalize(const Tensor& z, const Tensor& mean, const Tensor& inv
   cpu::BnActParams params{dtype,      image.shape,          image.tensor.const_data_ptr(), nullptr,
                           affine.mean.data(), affine.scale.data(), affine.beta.data(), activation, negative_slope};
   const bool direct = same_memory_order(image.tensor, y);
-  Tensor out = direct ? y : torch::stable::empty_like(image.tensor);
+  Tensor out = direct ? y : pooled_like(image.tensor);
   params.y = out.mutable_data_ptr();
   parallel(cpu::ElementwiseTiles(image.shape).units, image.shape.numel(),
            [&](int64_t begin, int64_t end) { cpu::bn_act(params, begin, end); });
@@ -193,7 +193,7 @@ Tensor CpuPasses::backward_elemt(const Tensor& grad_y, const Tensor& y, const Te
   const ChannelArray offsets(a.z.shape, a.dtype, a.vectors.offset), slopes(a.z.shape, a.dtype, a.vectors.slope_z);
   a.params.offset = offsets.data();
   a.params.slope_z = slopes.data();
-  Tensor grad_z = torch::stable::empty_like(a.z.tensor);
+  Tensor grad_z = pooled_like(a.z.tensor);
   a.params.grad_z = grad_z.mutable_data_ptr();
   parallel(cpu::ElementwiseTiles(a.z.shape).units, a.z.shape.numel(),
            [&](int64_t begin, int64_t end) { cpu::bn_act_backward_elemt(a.params, begin, end); });

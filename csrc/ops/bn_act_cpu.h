@@ -2,7 +2,7 @@
 #pragma once
 
 #include "ops/activation.h"
-#include "ops/stable.h"
+#include "ops/pooled_tensor.h"
 
 namespace fastgan::ops {
 
@@ -28,6 +28,9 @@ struct ChannelVectors {
 };
 
 struct CpuPasses {
+  // A new tensor like a dense one.
+  static Tensor new_like(const Tensor& t) { return pooled_like(t); }
+
   // (mean, variance) of every channel of z (N, C, ...): biased, (C,), float32 or float64. Zeros for an empty batch.
   static std::tuple<Tensor, Tensor> stats(const Tensor& z);
 

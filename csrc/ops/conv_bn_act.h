@@ -132,7 +132,7 @@ struct ConvBnAct {
       }
       z = Device::convolve(conv, x, weight, bias);
     }
-    Tensor y = keep_z ? torch::stable::empty_like(z) : z;
+    Tensor y = keep_z ? Device::new_like(z) : z;
     Device::normalize(z, mean, invstd, gamma, beta, n.activation, n.negative_slope, y);
     return {y, keep_z ? z : nothing(x), mean, invstd};
   }

@@ -2,6 +2,7 @@
 #include "ops/layout_cpu.h"
 
 #include "cpu/transpose.h"
+#include "ops/pooled_tensor.h"
 #include "ops/tensor_cpu.h"
 
 namespace fastgan::ops {
@@ -11,7 +12,7 @@ Tensor in_format_cpu(const Tensor& t, bool channels_last) {
   if (channels_last ? last : first) return t;
   const bool dense = channels_last ? first : last;
   if (!dense || t.scalar_type() != ScalarType::Float) return in_format(t, channels_last);
-  Tensor out = empty_in_format(t, {t.size(0), t.size(1), t.size(2), t.size(3)}, t.scalar_type(), channels_last);
+  Tensor out = pooled_in_format(t, {t.size(0), t.size(1), t.size(2), t.size(3)}, t.scalar_type(), channels_last);
   const int64_t channels = t.size(1), pixels = t.size(2) * t.size(3);
   const cpu::TransposeParams params{cpu::DType::Float32,
                                     t.size(0),

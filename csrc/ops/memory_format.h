@@ -29,11 +29,6 @@ inline Tensor in_format(const Tensor& t, bool channels_last) {
   return torch::stable::contiguous(t, channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 
-inline Tensor empty_in_format(const Tensor& like, const std::vector<int64_t>& size, ScalarType dtype, bool channels_last) {
-  return torch::stable::empty(size, dtype, std::nullopt, like.device(), std::nullopt,
-                              channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
-}
-
 // The strides of a new tensor (N, C, H, W) of this format.
 inline std::vector<int64_t> strides_in_format(const std::vector<int64_t>& size, bool channels_last) {
   const int64_t c = size[1], h = size[2], w = size[3];

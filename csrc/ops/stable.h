@@ -78,6 +78,12 @@ inline Tensor in_memory_order_of(const Tensor& t, const Tensor& like) {
   return torch::stable::copy_(copy, t);
 }
 
+// What torch says of the call that has just failed.
+inline const char* failure() {
+  return torch_exception_get_what_without_backtrace ? torch_exception_get_what_without_backtrace()
+                                                    : "torch has printed its own message";
+}
+
 // Calls an operator; arguments in the order of its schema, all of them. The first result is returned, or, of several, an
 // array.
 template <size_t Results = 1, class... Arguments>
@@ -85,9 +91,7 @@ auto call(const char* name, const char* overload, const Arguments&... arguments)
   constexpr size_t size = sizeof...(Arguments) > Results ? sizeof...(Arguments) : Results;
   std::array<StableIValue, size> stack{torch::stable::detail::from(arguments)...};
   const bool failed = torch_call_dispatcher(name, overload, stack.data(), TORCH_ABI_VERSION) != TORCH_SUCCESS;
-  check(!failed, name, " failed: ",
-        failed && torch_exception_get_what_without_backtrace ? torch_exception_get_what_without_backtrace()
-                                                             : "torch has printed its own message");
+  check(!failed, name, " failed: ", failed ? failure() : "");
   if constexpr (Results == 1) {
     return torch::stable::detail::to<Tensor>(stack[0]);
   } else {

@@ -3,6 +3,7 @@
 
 #include "cpu/thin_conv.h"
 #include "ops/layout_cpu.h"
+#include "ops/pooled_tensor.h"
 #include "ops/tensor_cpu.h"
 
 namespace fastgan::ops {
@@ -15,8 +16,8 @@ struct Result {
   Tensor asked, written;
 
   Result(const Tensor& like, const std::vector<int64_t>& size, bool last)
-      : asked(empty_in_format(like, size, like.scalar_type(), last)),
-        written(is_channels_last(asked) ? asked : empty_in_format(like, size, like.scalar_type(), true)) {}
+      : asked(pooled_in_format(like, size, like.scalar_type(), last)),
+        written(is_channels_last(asked) ? asked : pooled_in_format(like, size, like.scalar_type(), true)) {}
 
   Tensor take() { return written.get() == asked.get() ? asked : torch::stable::copy_(asked, written); }
 };
@@ -75,7 +76,7 @@ void sum_parts(std::vector<double>& sums, int64_t parts, int64_t size) {
 
 Tensor weight_gradient(const cpu::ThinConvShape& shape, const Tensor& weight, const std::vector<double>& sums,
                        bool last) {
-  Tensor grad = empty_in_format(weight, {shape.small_channels, shape.large_channels, 4, 4}, ScalarType::Float, last);
+  Tensor grad = pooled_in_format(weight, {shape.small_channels, shape.large_channels, 4, 4}, ScalarType::Float, last);
   float* to = grad.mutable_data_ptr<float>();
   const int64_t d0 = grad.stride(0), d1 = grad.stride(1), d2 = grad.stride(2), d3 = grad.stride(3);
   for_weight(shape, [&](int64_t s, int64_t c, int64_t ky, int64_t kx) {

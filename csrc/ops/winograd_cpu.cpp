@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "ops/layout_cpu.h"
+#include "ops/pooled_tensor.h"
 #include "ops/tensor_cpu.h"
 #include "ops/workspace.h"
 
@@ -108,7 +109,7 @@ Winograd::Winograd(const ConvArguments& conv, const Tensor& x, const Tensor& wei
 
 Tensor Winograd::new_side(bool large) const {
   const int64_t factor = large ? 2 : 1;
-  return empty_in_format(x_, {shape_.images, large ? shape_.large_channels : shape_.small_channels,
+  return pooled_in_format(x_, {shape_.images, large ? shape_.large_channels : shape_.small_channels,
                               factor * shape_.height, factor * shape_.width},
                          x_.scalar_type(), true);
 }
@@ -209,7 +210,7 @@ std::array<Tensor, 2> Winograd::backward(const Tensor& grad_of, const OptionalTe
   const Workspace accumulators(need_weight && by_points ? pairs * cpu::kPoints * cpu::kGradientStride : 0);
   cpu::WinogradGradientParams product_of_both{};
   if (need_weight) {
-    results[1] = torch::stable::empty_like(weight_);
+    results[1] = pooled_like(weight_);
     product_of_both.dtype = from_gradient.dtype;
     product_of_both.shape = shape_;
     product_of_both.small = up_ ? x_data.data() : gradient_data.data();

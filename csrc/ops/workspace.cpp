@@ -1,6 +1,7 @@
-// The pool of workspaces: free blocks by size, under a lock that is held for a lookup.
+// The pool: free blocks by size, under a lock that is held for a lookup.
 #include "ops/workspace.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -62,16 +63,20 @@ void free_block(void* block, int64_t bytes) {
 
 class Pool {
  public:
-  // The smallest free block of at least `bytes`, unless that would waste most of it; bytes becomes its size.
-  void* take(int64_t& bytes) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    const auto found = free_.lower_bound(bytes);
-    if (found == free_.end() || found->first > 4 * bytes) return nullptr;
-    void* const block = found->second;
-    bytes = found->first;
-    held_ -= bytes;
-    free_.erase(found);
-    return block;
+  // The smallest free block of `bytes` to `most`, or a new one; bytes becomes its size.
+  void* take(int64_t& bytes, int64_t most) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      const auto found = free_.lower_bound(bytes);
+      if (found != free_.end() && found->first <= most) {
+        void* const block = found->second;
+        bytes = found->first;
+        held_ -= bytes;
+        free_.erase(found);
+        return block;
+      }
+    }
+    return allocate(bytes);
   }
 
   // Keeps the block if there is room, making some by letting smaller blocks go.
@@ -112,14 +117,13 @@ Pool& pool() {
 
 }  // namespace
 
-Workspace::Workspace(int64_t floats) : bytes_(floats * int64_t(sizeof(float))) {
-  if (bytes_ < 64) bytes_ = 64;
-  void* block = pool().take(bytes_);
-  if (block == nullptr) block = allocate(bytes_);
-  data_ = static_cast<float*>(block);
+PooledBlock PooledBlock::take(int64_t bytes, int64_t most) {
+  bytes = std::max<int64_t>(bytes, 64);
+  void* const data = pool().take(bytes, most);
+  return {data, bytes};
 }
 
-Workspace::~Workspace() { pool().give(data_, bytes_); }
+void PooledBlock::give_back() const { pool().give(data, bytes); }
 
 int64_t release_workspaces() { return pool().release(); }
 

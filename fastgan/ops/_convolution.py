@@ -108,5 +108,8 @@ def convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, *options) -> t
 
 
 def release_workspaces() -> int:
-    """Give the scratch memory that CPU kernels keep between calls, 96 MB at most, back to the system; bytes freed."""
+    """Give the memory that CPU kernels keep between calls, 512 MB at most, back to the system; bytes freed.
+
+    It is what their scratch memory and the tensors they returned, now gone, have used.
+    """
     return _library.C.release_workspaces() if _library.LOADED else 0
