@@ -1,8 +1,8 @@
-"""RMSprop with WGAN's weight clipping in the same pass over the parameters.
+"""Optimisers of the GANs' papers: torch's Adam in its fused form; RMSprop with WGAN's clip in the same pass.
 
-    v <- alpha * v + (1 - alpha) * g^2;   p <- p - lr * g / (sqrt(v) + eps);   p <- min(max(p, -c), c)
+RMSprop:  v <- alpha * v + (1 - alpha) * g^2;   p <- p - lr * g / (sqrt(v) + eps);   p <- min(max(p, -c), c)
 
-Sources: Hinton, lecture 6e (2012); Arjovsky et al., "Wasserstein GAN" (2017), Algorithm 1.
+Sources: Kingma & Ba, "Adam" (2015); Hinton, lecture 6e (2012); Arjovsky et al., "Wasserstein GAN" (2017), Algorithm 1.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fastgan.ops._library import LIBRARY
 from fastgan.ops._tensor_lists import dense_gap, increment_versions
 from fastgan.ops.clip_weights import clip_weights_
 
-__all__ = ["RMSprop"]
+__all__ = ["Adam", "RMSprop"]
 
 LIBRARY.define(
     "rmsprop_clip_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] square_avgs, Tensor(c!)[] grad_avgs, "
@@ -29,6 +29,51 @@ LIBRARY.define(
 @torch.library.register_fake("fastgan::rmsprop_clip_", lib=LIBRARY)
 def _(*arguments) -> None:
     return None
+
+
+class Adam(torch.optim.Adam):
+    """torch.optim.Adam, fused where nothing else is asked for, and without its copies of channels-last gradients.
+
+    Args:
+        params, lr, betas, eps, weight_decay, amsgrad, and by keyword all else: as torch.optim.Adam.
+        fused: True unless it, ``foreach``, ``capturable`` or ``differentiable`` is given or a parameter is complex.
+
+    The update is torch's own; ``state_dict`` interchanges with torch.optim.Adam's in both directions.
+    """
+
+    def __init__(self, params, lr: float | torch.Tensor = 1e-3, *args, **kwargs) -> None:
+        params = list(params)
+        if not {"fused", "foreach", "capturable", "differentiable"} & kwargs.keys() and _can_be_fused(params):
+            kwargs["fused"] = True
+        super().__init__(params, lr, *args, **kwargs)
+
+    def _init_group(self, group, params, grads, *lists):
+        complex_ = super()._init_group(group, params, grads, *lists)
+        *moments, _steps = lists
+        if group["fused"]:
+            for i, p in enumerate(params):
+                if p.device.type == "cpu":
+                    self._lay_out(i, p, params, grads, [tensors for tensors in moments if tensors])
+        return complex_
+
+    def _lay_out(self, i: int, p: torch.Tensor, params: list, grads: list, moments: list[list]) -> None:
+        """Bring the i-th entries into the order of p in memory: torch's fused kernel on the CPU would mix others up."""
+        if grads[i].stride() != p.stride():
+            grads[i] = torch.empty_like(p).copy_(grads[i])
+        for tensors in moments:
+            if tensors[i].stride() != p.stride():  # loaded for a model in another layout
+                tensors[i].set_(torch.empty_like(p).copy_(tensors[i]))
+        if p.dim() == 4 and not p.is_contiguous() and p.is_contiguous(memory_format=torch.channels_last):
+            # as contiguous views: of a parameter that is not, the kernel copies the gradient
+            for tensors in (params, grads, *moments):
+                tensors[i] = tensors[i].permute(0, 2, 3, 1)
+
+
+def _can_be_fused(params: list) -> bool:
+    tensors = [t for group in params for t in (group["params"] if isinstance(group, dict) else [group])]
+    return all(
+        isinstance(t, torch.Tensor) and t.is_floating_point() and t.device.type in ("cpu", "cuda") for t in tensors
+    )
 
 
 class RMSprop(torch.optim.RMSprop):

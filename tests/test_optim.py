@@ -1,4 +1,4 @@
-"""optim.RMSprop against torch.optim.RMSprop followed by clamp_."""
+"""optim.RMSprop against torch.optim.RMSprop followed by clamp_; optim.Adam against torch.optim.Adam."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fastgan.ops import use
-from fastgan.optim import RMSprop
+from fastgan.optim import Adam, RMSprop
 
 # One step computes p - lr * g / (sqrt(v) + eps) in about ten roundings; where torch fuses or orders them in another way
 # each may differ. The parameter is rounded to its dtype at each step, and v carries its difference on to the next.
@@ -289,3 +289,74 @@ def test_a_bad_clip_value_is_named(clip_value):
 def test_differentiable_is_refused():
     with pytest.raises(ValueError, match="RMSprop: differentiable is True"):
         RMSprop([nn.Parameter(torch.ones(1))], differentiable=True)
+
+
+# ---- Adam -----------------------------------------------------------------------------------------------------------
+
+LAYOUTS = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+
+
+@LAYOUTS
+@pytest.mark.parametrize("grad_layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_adam_is_torchs_fused_adam(layout, grad_layout, amsgrad):
+    """In its contiguous form: of other layouts torch's own takes some for what they are not."""
+    net, twin = critic().to(memory_format=layout), critic()
+    options = {"lr": 1e-2, "betas": (0.5, 0.999), "weight_decay": 0.1, "amsgrad": amsgrad}
+    ours, plain = Adam(net.parameters(), **options), torch.optim.Adam(twin.parameters(), fused=True, **options)
+    for step in range(3):
+        give_gradients(net, step)
+        net[0].weight.grad = net[0].weight.grad.contiguous(memory_format=grad_layout)
+        give_gradients(twin, step)
+        ours.step()
+        plain.step()
+    assert_near(net, twin, steps=3)
+    assert net[0].weight.is_contiguous(memory_format=layout)
+    for p, q in zip(ours.state.values(), plain.state.values(), strict=True):
+        assert all(torch.allclose(p[key], q[key], rtol=1e-6) for key in q)
+
+
+def test_adam_copies_no_channels_last_gradient():
+    net = critic().to(memory_format=torch.channels_last)
+    optimizer = Adam(net.parameters())
+    give_gradients(net, 0)
+    net[0].weight.grad = net[0].weight.grad.contiguous(memory_format=torch.channels_last)
+    optimizer.step()
+    with torch.profiler.profile() as profile:
+        optimizer.step()
+    names = {event.name for event in profile.events()}
+    assert "aten::_fused_adam_" in names
+    assert "aten::clone" not in names
+
+
+@LAYOUTS
+def test_adam_goes_on_from_a_state_of_torchs(layout):
+    """Contiguous moments beside a channels-last parameter, too."""
+    net, twin = critic(), critic()
+    ours, plain = Adam(net.parameters(), lr=1e-2), torch.optim.Adam(twin.parameters(), lr=1e-2)
+    give_gradients(twin, 0)
+    plain.step()
+    net.load_state_dict(twin.state_dict())
+    net.to(memory_format=layout)
+    ours.load_state_dict(copy.deepcopy(plain.state_dict()))
+    for group in ours.param_groups:
+        group["fused"] = True
+    for each, optimizer in ((net, ours), (twin, plain)):
+        give_gradients(each, 1)
+        optimizer.step()
+    assert_near(net, twin, steps=2)
+    plain.load_state_dict(ours.state_dict())
+    assert plain.state_dict()["state"].keys() == ours.state_dict()["state"].keys()
+
+
+@pytest.mark.parametrize("option", [{"foreach": True}, {"foreach": False}, {"capturable": False}, {"fused": False}])
+def test_adam_leaves_the_form_to_who_asks_for_one(option):
+    assert not Adam(critic().parameters(), **option).param_groups[0]["fused"]
+
+
+def test_adam_of_what_cannot_be_fused():
+    p = nn.Parameter(torch.zeros(3, dtype=torch.complex64))
+    p.grad = torch.ones_like(p)
+    optimizer = Adam([{"params": [p]}], lr=0.1)
+    optimizer.step()
+    assert torch.allclose(p.detach(), torch.full_like(p, -0.1))

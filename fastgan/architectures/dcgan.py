@@ -19,6 +19,7 @@ from fastgan import losses
 from fastgan.architectures.base import Architecture, Losses, Phase, option
 from fastgan.data.batch import Batch
 from fastgan.nn.init import dcgan_init
+from fastgan.optim import Adam
 from fastgan.registry import register
 
 __all__ = ["DCGAN", "Discriminator", "Generator", "check_image_size"]
@@ -103,7 +104,7 @@ class DCGAN(Architecture):
         self.discriminator = Discriminator(config.image_size, config.channels, config.ndf)
 
     def phases(self) -> list[Phase]:
-        adam = partial(torch.optim.Adam, lr=self.config.lr, betas=(self.config.beta1, 0.999))
+        adam = partial(Adam, lr=self.config.lr, betas=(self.config.beta1, 0.999))
         return [
             Phase("discriminator", self.discriminator.parameters(), adam, self.discriminator_loss),
             Phase("generator", self.generator.parameters(), adam, self.generator_loss, fresh_batch=False),

@@ -21,6 +21,7 @@ from fastgan.architectures.base import Architecture, Losses, Phase, option
 from fastgan.architectures.wgan import build_critic, build_generator, check_networks
 from fastgan.data.batch import Batch
 from fastgan.ops import gradient_penalty
+from fastgan.optim import Adam
 from fastgan.registry import register
 
 __all__ = ["WGANGP"]
@@ -64,7 +65,7 @@ class WGANGP(Architecture):
     def phases(self) -> list[Phase]:
         c = self.config
         beta1 = c.beta1 if c.beta1 is not None else (0.5 if c.image_size < 64 else 0.0)
-        adam = partial(torch.optim.Adam, lr=c.lr, betas=(beta1, c.beta2))
+        adam = partial(Adam, lr=c.lr, betas=(beta1, c.beta2))
         return [
             Phase("critic", self.critic.parameters(), adam, self.critic_loss, repeat=c.n_critic),
             Phase("generator", self.generator.parameters(), adam, self.generator_loss, fresh_batch=False),

@@ -5,8 +5,8 @@
     wgan critic      one update of the critic with BatchNorm; RMSProp, then the clip
     wgan-gp critic   one update of the critic without BatchNorm; Adam, gradient penalty
 
-Both sides run the same loop. fastgan's fuses the networks and exchanges the penalty and RMSProp; Adam is torch's fused
-one on both sides, the fastest that PyTorch has. WGAN's plain side takes RMSProp and the clip as a loop and as foreach.
+Both sides run the same loop. fastgan's fuses the networks and exchanges the penalty and the optimiser. The plain side
+takes Adam in its fused form, the fastest that PyTorch has; RMSProp and the clip as a loop and as foreach.
 """
 
 from __future__ import annotations
@@ -203,7 +203,8 @@ class StepCase(Case):
     def _optimizers(self, provider: str, generator: nn.Module, critic: nn.Module):
         """(generator's, critic's, clip): as the papers have them, in the provider's form."""
         if self.architecture != "wgan critic":
-            adam = partial(torch.optim.Adam, lr=2e-4, betas=(0.5, 0.999), fused=True)
+            form = fastgan.optim.Adam if is_ours(provider) else partial(torch.optim.Adam, fused=True)
+            adam = partial(form, lr=2e-4, betas=(0.5, 0.999))
             return adam(generator.parameters()), adam(critic.parameters()), lambda: None
         optimizer_g = torch.optim.RMSprop(generator.parameters(), lr=LEARNING_RATE)
         params = list(critic.parameters())
