@@ -19,16 +19,20 @@ bool empty(const ConvShape& s) {
   return s.images <= 0 || s.height <= 0 || s.width <= 0 || s.weight[0] <= 0 || s.weight[1] <= 0;
 }
 
-// Kernel 4, stride 2, padding 1, one group, an even large side.
-bool halves(const ConvShape& s) {
-  if (empty(s) || s.weight[2] != 4 || s.weight[3] != 4 || s.groups != 1) return false;
-  if (!both(s.stride, 2) || !both(s.padding, 1) || !both(s.dilation, 1) || !both(s.output_padding, 0)) return false;
-  return s.transposed || (s.height % 2 == 0 && s.width % 2 == 0);
+// One group, and padding such that the large side is `stride` times the small one.
+bool scales(const ConvShape& s, int64_t kernel, int64_t stride) {
+  if (empty(s) || s.weight[2] != kernel || s.weight[3] != kernel || s.groups != 1) return false;
+  const int64_t padding = (kernel - 1) / 2;
+  if (!both(s.stride, stride) || !both(s.padding, padding) || !both(s.dilation, 1)) return false;
+  if (s.transposed) return both(s.output_padding, stride + 2 * padding - kernel);
+  return both(s.output_padding, 0) && s.height % stride == 0 && s.width % stride == 0;
 }
+
+bool halves(const ConvShape& s) { return scales(s, 4, 2); }
 
 bool covers(ConvKernel kernel, const ConvShape& s) {
   switch (kernel) {
-    case ConvKernel::Winograd: return halves(s) && s.dtype == DType::Float32;
+    case ConvKernel::Winograd: return s.dtype == DType::Float32 && (halves(s) || scales(s, 3, 1) || scales(s, 3, 2) || scales(s, 5, 2));
     case ConvKernel::Thin: return halves(s) && s.dtype != DType::Float64 && s.weight[1] <= kThinLargeChannels;
     case ConvKernel::Matmul: {
       if (empty(s) || s.groups != 1 || !both(s.padding, 0) || !both(s.dilation, 1)) return false;
@@ -41,8 +45,8 @@ bool covers(ConvKernel kernel, const ConvShape& s) {
 }
 
 WinogradShape winograd_shape(const ConvShape& s) {
-  const int64_t halves = s.transposed ? 1 : 2;
-  return {s.images, s.height / halves, s.width / halves, s.weight[0], s.weight[1]};
+  const int64_t divisor = s.transposed ? 1 : s.stride[0];
+  return {s.images, s.height / divisor, s.width / divisor, s.weight[0], s.weight[1], s.weight[2], s.stride[0]};
 }
 
 // The three products of winograd.h.
@@ -56,7 +60,7 @@ Direction direction_of(const ConvShape& s, ConvProduct product) {
 // Milliseconds a million of each amount, on one thread.
 struct WinogradRates {
   double fixed;        // milliseconds
-  double multiply;     // multiply-adds of the 25 products
+  double multiply;     // multiply-adds of the products
   double transformed;  // floats of transformed images
   double product;      // floats of accumulators, each time they are added to
   double packed;       // floats of packed weights
@@ -95,33 +99,36 @@ double shared(double serial, int64_t units, int64_t threads) {
 
 double winograd_time(const WinogradShape& s, Direction direction, int64_t threads) {
   const WinogradRates rate = winograd_rates(direction);
-  const int64_t lanes = vector_lanes(), tiles = s.images * s.image_tiles();
+  const int64_t lanes = vector_lanes(), tiles = s.images * s.image_tiles(), phases = s.phases(), points = s.points();
   const int64_t large = ceil_div(s.large_channels, lanes) * lanes, small = s.small_channels;
-  int64_t depth = small, columns = 4 * large, transformed = small, times = s.small_depths(), packed = 100 * small * large;
-  int64_t units = s.up_columns(lanes) * s.blocks();
+  int64_t depth = small, columns = s.up_columns(lanes) * 4 * lanes, transformed = small, times = s.small_depths();
+  int64_t packed = points * small * columns, units = s.up_columns(lanes) * s.blocks();
   if (direction == Direction::Down) {
-    depth = transformed = 4 * large;
+    depth = transformed = phases * large;
     columns = s.down_columns(lanes) * 4 * lanes;
     times = s.large_depths();
-    packed = 100 * columns * large;
+    packed = points * phases * columns * large;
     units = s.down_columns(lanes) * s.blocks();
   } else if (direction == Direction::Gradient) {
-    transformed = small + 4 * large;
-    units = s.small_depths() * s.large_depths() * (s.small_depths() * s.large_depths() < 8 ? kPoints : 1);
+    columns = phases * large;
+    transformed = small + columns;
+    units = s.small_depths() * s.large_depths() * (s.small_depths() * s.large_depths() < 8 ? points : 1);
   }
-  const double multiplies = double(kPoints * tiles) * double(depth * columns) * 16 / double(lanes);
-  const double accumulated = direction == Direction::Gradient ? double(s.blocks() * kPoints) * double(small * columns)
-                                                              : double(times * kPoints * tiles * columns);
+  const double products = double(s.products()) / double(phases);  // a tile's, of all phases
+  const double multiplies = products * double(tiles) * double(depth * columns) * 16 / double(lanes);
+  const double accumulated = direction == Direction::Gradient ? double(s.blocks() * points) * double(small * columns)
+                                                              : double(times * points * tiles * columns);
   const double work = rate.multiply * multiplies + rate.product * accumulated + rate.packed * double(packed);
-  return rate.fixed + rate.pair * double(units) + rate.transformed * double(kPoints * tiles * transformed) / kMillion / threads +
+  return rate.fixed + rate.pair * double(units) + rate.transformed * double(points * tiles * transformed) / kMillion / threads +
          shared(work / kMillion, units, threads);
 }
 
 double aten_time(const WinogradShape& s, Direction direction, int64_t threads) {
   const AtenRates rate = aten_rates(direction);
-  const double pixels = double(s.images * s.height * s.width), weight = 16.0 * s.small_channels * s.large_channels;
+  const double pixels = double(s.images * s.height * s.width);
+  const double weight = double(s.kernel * s.kernel * s.small_channels * s.large_channels);
   const double work = rate.multiply * pixels * weight * 16 / double(vector_lanes()) + rate.small * pixels * s.small_channels +
-                      rate.large * 4 * pixels * s.large_channels + rate.weight * weight;
+                      rate.large * s.phases() * pixels * s.large_channels + rate.weight * weight;
   return rate.fixed + work / kMillion / threads;
 }
 
