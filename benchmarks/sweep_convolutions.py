@@ -181,7 +181,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a .json file for all rows")
     parser.add_argument("--quick", action="store_true", help="a tenth of the shapes")
     parser.add_argument("--geometry", nargs="+", choices=GEOMETRIES, default=list(GEOMETRIES), help="only these")
-    parser.add_argument("--layers", action="store_true", help="a few layers of published GANs instead, every row printed")
+    parser.add_argument(
+        "--layers", action="store_true", help="a few layers of published GANs instead, every row printed"
+    )
     arguments = parser.parse_args()
     geometries = [GEOMETRIES[name] for name in arguments.geometry]
     candidates = LAYERS if arguments.layers else shapes(arguments.quick)

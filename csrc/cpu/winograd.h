@@ -28,7 +28,7 @@
 // kDepth. Results depend on neither the number of threads nor how work was cut into chunks of blocks.
 //
 // Sources: Winograd 1980; Lavin & Gray 2016 (arXiv:1509.09308); Toom-Cook points as in Barabasz et al. 2020
-// (arXiv:1803.10986). Error against float64: tests/numerics.py, WINOGRAD.
+// (arXiv:1803.10986). Error against float64: tests/numerics.py, WINOGRAD_L2 and WINOGRAD_MAX.
 #pragma once
 
 #include "cpu/activation_kind.h"

@@ -15,15 +15,18 @@ using cpu::WinogradChunk;
 using cpu::WinogradShape;
 
 constexpr int64_t kChunkFloats = int64_t(2) << 20;  // transformed data of one chunk: it is read from the cache again
+constexpr int64_t kFewUnits = 8;                    // with fewer in a chunk threads would wait: up to 4 times as much data
 constexpr int64_t kTurnElements = 65536;            // of an image: what a thread transforms in one turn
 constexpr int64_t kFewPairs = 8;                    // gradient units below which points become units too
 
 // Cuts the blocks into chunks whose transformed data is at most kChunkFloats, or as much as the packed weights, which are read
-// once a chunk.
+// once a chunk; `columns`: units of the product that a block gives.
 struct Chunks {
   int64_t blocks, count, length;  // length: blocks of one chunk
-  Chunks(const WinogradShape& shape, int64_t floats_per_block, int64_t packed_floats) : blocks(shape.blocks()) {
-    const int64_t fitting = cpu::at_least(std::max(kChunkFloats, packed_floats) / floats_per_block, 1);
+  Chunks(const WinogradShape& shape, int64_t floats_per_block, int64_t packed_floats, int64_t columns)
+      : blocks(shape.blocks()) {
+    const int64_t wanted = cpu::at_most(cpu::ceil_div(kFewUnits, columns), 4 * kChunkFloats / floats_per_block);
+    const int64_t fitting = std::max({std::max(kChunkFloats, packed_floats) / floats_per_block, wanted, int64_t(1)});
     length = cpu::ceil_div(blocks, cpu::ceil_div(blocks, fitting));
     count = cpu::ceil_div(blocks, length);
   }
@@ -115,7 +118,7 @@ Tensor Winograd::new_side(bool large) const {
 
 Tensor Winograd::forward(const OptionalTensor& bias, const Normalization* norm, PartialStatistics* statistics) const {
   const Direction direction{up_, shape_};
-  const Chunks chunks(shape_, direction.source_block(), direction.packed_floats());
+  const Chunks chunks(shape_, direction.source_block(), direction.packed_floats(), direction.columns());
   Tensor out = new_side(up_);
   const Tensor dense_bias = bias.has_value() ? torch::stable::contiguous(*bias) : x_;
 
@@ -164,7 +167,7 @@ std::array<Tensor, 2> Winograd::backward(const Tensor& grad_of, const OptionalTe
   const Tensor grad = in_format_cpu(grad_of, true), z = z_of.has_value() ? in_format_cpu(*z_of, true) : grad;
   const Direction direction{!up_, shape_};  // of the gradient of x: the gradient is transformed as its source
   const int64_t per_block = direction.source_block() + (need_weight ? Direction{up_, shape_}.source_block() : 0);
-  const Chunks chunks(shape_, per_block, need_x ? direction.packed_floats() : 0);
+  const Chunks chunks(shape_, per_block, need_x ? direction.packed_floats() : 0, direction.columns());
   const Workspace gradient_data(chunks.length * direction.source_block());
   const Workspace x_data(need_weight ? chunks.length * (per_block - direction.source_block()) : 0);
 
