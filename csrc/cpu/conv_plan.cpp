@@ -32,7 +32,8 @@ bool halves(const ConvShape& s) { return scales(s, 4, 2); }
 
 bool covers(ConvKernel kernel, const ConvShape& s) {
   switch (kernel) {
-    case ConvKernel::Winograd: return s.dtype == DType::Float32 && (halves(s) || scales(s, 3, 1) || scales(s, 3, 2) || scales(s, 5, 2));
+    case ConvKernel::Winograd:
+      return s.dtype == DType::Float32 && (halves(s) || scales(s, 3, 1) || scales(s, 3, 2) || scales(s, 5, 2));
     case ConvKernel::Thin: return halves(s) && s.dtype != DType::Float64 && s.weight[1] <= kThinLargeChannels;
     case ConvKernel::Matmul: {
       if (empty(s) || s.groups != 1 || !both(s.padding, 0) || !both(s.dilation, 1)) return false;

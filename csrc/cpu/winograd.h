@@ -67,8 +67,8 @@ struct WinogradShape {
   int64_t points() const { return axis_points() * axis_points(); }
   int64_t large_depth() const { return kDepth / phases(); }  // channels of the large side in one depth, in all phases
 
-  // The places of the phases whose weights at this point are not zero. At infinity along x, the last point of a row, the place of
-  // phase (y, x) is (x, y), so that these are neighbours.
+  // The places of the phases whose weights at this point are not zero. At infinity along x, the last point of a row, the
+  // place of phase (y, x) is (x, y), so that these are neighbours.
   struct Places {
     int64_t begin, end;
     int64_t count() const { return end - begin; }

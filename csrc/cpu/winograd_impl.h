@@ -1,8 +1,8 @@
 // F(4x4, 2x2) and F(4x4, 3x3) of each phase; what is computed and in which layouts: winograd.h.
 //
 // Transforms work on one vector of channels at a time, all points in registers. A product unit computes, for one block and
-// four vectors of columns, the accumulators of all points (rows x 4 vectors), depth by depth, then interpolates from L2 straight into
-// the output, where bias, statistics or normalisation are applied. Widths that are no multiple of the vector end in a
+// four vectors of columns, the accumulators of all points (rows x 4 vectors), depth by depth, then interpolates from L2
+// straight into the output, where bias, statistics or normalisation are applied. Widths that are no multiple of the vector end in a
 // masked step, depths that are no multiple of the vector are padded with zeros in both factors.
 #include "cpu/winograd_points.h"
 
@@ -769,7 +769,9 @@ static void down(const WinogradProductParams& p, int64_t begin, int64_t end) {
     packed_column = column;
     multiply_points<false>(
         p, s.images_of(block) * s.image_tiles(), depths, p.transformed + within * s.large_block(), packed, pack_now,
-        [&](int64_t d) FASTGAN_INLINED { return A::all_phases * padded(at_most(s.large_channels - d * A::large_depth, A::large_depth)); },
+        [&](int64_t d) FASTGAN_INLINED {
+          return A::all_phases * padded(at_most(s.large_channels - d * A::large_depth, A::large_depth));
+        },
         [&](int64_t d, float* to) FASTGAN_INLINED { pack_down(s, p.dtype, p.weight, column, d, to); }, one_slot);
     for (int v = 0; v < 4; v++) {
       const int64_t channel = (column * 4 + v) * kLanes, count = at_most(channels - channel, kLanes);

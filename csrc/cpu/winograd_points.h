@@ -3,8 +3,8 @@
 //   values(x)       the values of x0 + x1 t + x2 t^2 + x3 t^3 at the points
 //   weights(g)      those of the polynomial of the taps, scaled by the factors that interpolation would need
 //   interpolate(e)  the coefficients c of the polynomial whose values, scaled so, are e
-// and the transpose of each. At 0 and infinity, the first point and the last, values are coefficients: c[0] = e[0], and the last
-// alike. All coefficients of interpolate are multiples of 1/4 at least and exact: it rounds little.
+// and the transpose of each. At 0 and infinity, the first point and the last, values are coefficients: c[0] = e[0], and
+// the last alike. All coefficients of interpolate are multiples of 1/4, hence exact: it rounds little.
 
 using V = vec<float>;
 

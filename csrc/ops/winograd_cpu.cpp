@@ -71,7 +71,8 @@ struct Direction {
 
 void transform(bool small, const cpu::WinogradTransformParams& params) {
   const int64_t tiles = tiles_of(params.shape, params.chunk);
-  const int64_t elements = 16 * (small ? params.shape.small_channels : params.shape.phases() * params.shape.large_channels);  // of a tile
+  const WinogradShape& s = params.shape;
+  const int64_t elements = 16 * (small ? s.small_channels : s.phases() * s.large_channels);  // of a tile
   parallel_by_turns(tiles, cpu::ceil_div(kTurnElements, elements), [&] {
     return [&](int64_t begin, int64_t end) {
       small ? cpu::winograd_transform_small(params, begin, end) : cpu::winograd_transform_large(params, begin, end);
