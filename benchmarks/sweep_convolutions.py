@@ -1,6 +1,6 @@
 """Sweep of convolution shapes: what the cost model chooses, and how that compares with PyTorch.
 
-    python benchmarks/sweep_convolutions.py [--out FILE] [--quick]
+    python benchmarks/sweep_convolutions.py [--out FILE] [--quick] [--geometry k3s1 ...] [--layers]
 
 Every row is one product (output, gradient of x, gradient of the weight) of one convolution, float32. PyTorch's time is
 the faster of NCHW and channels_last; fastgan's is that of the implementation that its model chooses, in channels_last.
@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -26,39 +27,62 @@ from fastgan.ops import _library
 PRODUCTS = ("output", "input gradient", "weight gradient")
 OWN = ("winograd", "thin", "matmul")
 SECONDS = 0.06  # of rounds for one implementation of one product
-Shape = tuple[
-    bool, int, int, int, int, int, int
-]  # transposed, batch, small channels, large channels, height, width, kernel
+GEOMETRIES = {"k4s2": (4, 2), "k3s1": (3, 1), "k3s2": (3, 2), "k5s2": (5, 2)}  # kernel, stride
+
+
+class Shape(NamedTuple):
+    transposed: bool
+    batch: int
+    small: int  # channels of the small side, and of the large one
+    large: int
+    height: int  # of the small side; 0: an end, 1x1 on one side and the kernel on the other
+    width: int
+    kernel: int = 4
+    stride: int = 2
+
+
+# Layers of published GANs.
+LAYERS = (
+    Shape(False, 16, 64, 64, 24, 24, 3, 1),  # SRGAN
+    Shape(False, 4, 64, 64, 96, 96, 3, 1),
+    *(Shape(False, 64, c, c, size, size, 3, 1) for c in (128, 256) for size in (32, 16, 8)),  # ResNet GANs
+    Shape(False, 4, 128, 64, 64, 64, 3, 2),  # CycleGAN
+    Shape(True, 1, 256, 128, 64, 64, 3, 2),
+    *(Shape(t, 64, 32 * 128 // s, 16 * 128 // s, s, s, 5, 2) for t in (True, False) for s in (8, 16, 32)),  # DCGAN
+)
 
 
 def shapes(quick: bool) -> Iterator[Shape]:
-    """Layers of kernel 4, stride 2, padding 1, and ends without padding between 1x1 and the kernel."""
+    """Layers of each geometry, and ends without padding between 1x1 and the kernel."""
     batches = (1, 4, 16, 64)
     channels = ((16, 8), (32, 16), (32, 32), (64, 32), (64, 64), (128, 64), (256, 128), (512, 256), (48, 24), (100, 50))
     sizes = ((2, 2), (3, 3), (4, 4), (5, 7), (8, 8), (16, 16), (32, 32))
-    for transposed, n, (small, large), (h, w) in itertools.product((True, False), batches, channels, sizes):
+    for (kernel, stride), transposed, n, (small, large), (h, w) in itertools.product(
+        GEOMETRIES.values(), (True, False), batches, channels, sizes
+    ):
         elements = n * small * h * w
         if elements > 1 << 21 or (n == 4 and h > 8) or (h * w < 16 and large > 128 and n == 16):
             continue
         if quick and (small, large) not in ((32, 32), (256, 128)):
             continue
-        yield transposed, n, small, large, h, w, 4
+        yield Shape(transposed, n, small, large, h, w, kernel, stride)
     for transposed, n, small, large, size in itertools.product(
         (True, False), (1, 16, 64), (32, 64, 128), (1, 3, 4), (8, 32)
     ):
-        yield transposed, n, small, large, size, size, 4
+        yield Shape(transposed, n, small, large, size, size)
     for transposed, n, large in itertools.product((True, False), (1, 16, 64), (1, 64, 512)):
-        yield transposed, n, 100 if transposed else 512, large, 0, 0, 4
+        yield Shape(transposed, n, 100 if transposed else 512, large, 0, 0)
 
 
 class Case:
     """The tensors of one shape in one memory format, and its three products by one implementation."""
 
     def __init__(self, shape: Shape, memory_format: torch.memory_format) -> None:
-        transposed, n, small, large, h, w, kernel = shape
-        end = h == 0  # 1x1 on one side, the kernel on the other
-        small_size, large_size = ((1, 1), (kernel, kernel)) if end else ((h, w), (2 * h, 2 * w))
-        stride, padding = (1, 0) if end else (2, 1)
+        transposed, n, small, large, h, w, kernel, scale = shape
+        end = h == 0
+        small_size, large_size = ((1, 1), (kernel, kernel)) if end else ((h, w), (scale * h, scale * w))
+        stride, padding = (1, 0) if end else (scale, (kernel - 1) // 2)
+        output_padding = stride + 2 * padding - kernel if transposed and not end else 0
         x = (n, small, *small_size) if transposed else (n, large, *large_size)
         y = (n, large, *large_size) if transposed else (n, small, *small_size)
         g = torch.Generator().manual_seed(0)
@@ -66,7 +90,7 @@ class Case:
             torch.randn(s, generator=g).contiguous(memory_format=memory_format)
             for s in (x, y, (small, large, kernel, kernel))
         )
-        self.options = ([stride] * 2, [padding] * 2, [1, 1], transposed, [0, 0], 1)
+        self.options = ([stride] * 2, [padding] * 2, [1, 1], transposed, [output_padding] * 2, 1)
 
     def plan(self) -> tuple[str, str, str]:
         return _library.C.convolution_plan(
@@ -142,22 +166,28 @@ def speed_up(row: dict) -> float:
 
 
 def line(row: dict) -> str:
-    transposed, n, small, large, h, w, kernel = row["shape"]
+    transposed, n, small, large, h, w, kernel, stride = row["shape"]
     where = (
-        f"{small:4d} {'->' if transposed else '<-'} {large:<4d} @{h}x{w}"
+        f"{small:4d} {'->' if transposed else '<-'} {large:<4d} @{h}x{w} k{kernel}s{stride}"
         if h
         else f"{small:4d} end {large:<4d} k{kernel}"
     )
     times = "  ".join(f"{name} {value:.3f}" for name, value in row["milliseconds"].items())
-    return f"{speed_up(row):5.2f}x  batch {n:3d} {where:22s} {row['product']:15s} {row['plan']:9s} {times}"
+    return f"{speed_up(row):5.2f}x  batch {n:3d} {where:27s} {row['product']:15s} {row['plan']:9s} {times}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="a .json file for all rows")
     parser.add_argument("--quick", action="store_true", help="a tenth of the shapes")
+    parser.add_argument("--geometry", nargs="+", choices=GEOMETRIES, default=list(GEOMETRIES), help="only these")
+    parser.add_argument(
+        "--layers", action="store_true", help="a few layers of published GANs instead, every row printed"
+    )
     arguments = parser.parse_args()
-    wanted = list(shapes(arguments.quick))
+    geometries = [GEOMETRIES[name] for name in arguments.geometry]
+    candidates = LAYERS if arguments.layers else shapes(arguments.quick)
+    wanted = [shape for shape in candidates if (shape.kernel, shape.stride) in geometries]
     with ops.use("kernel"):
         rows = [row for shape in wanted for row in measure(shape)]
     if arguments.out:
@@ -167,6 +197,10 @@ def main() -> None:
             "capability": _library.C.cpu_capability(),
         }
         arguments.out.write_text(json.dumps({**facts, "rows": rows}, indent=None, separators=(",", ":")) + "\n")
+    if arguments.layers:
+        for row in rows:
+            print(line(row))
+        return
     by_us = [row for row in rows if row["plan"] != "aten"]
     print(f"{len(wanted)} shapes, {len(rows)} products; {len(by_us)} by fastgan's kernels, median "
           f"{statistics.median(map(speed_up, by_us)):.2f}x of the faster PyTorch; the 20 worst:")  # fmt: skip

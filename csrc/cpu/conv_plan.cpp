@@ -1,5 +1,5 @@
 // The cost model: time = fixed + sum of rate x amount, amounts being counted from the shape alone. The rates were fitted to the
-// sweep of benchmarks/sweep_convolutions.py (Zen 5, two threads, AVX-512). Another machine has other
+// sweep of benchmarks/sweep_convolutions.py, geometry by geometry (Zen 5, two threads, AVX-512). Another machine has other
 // rates, but what decides is the ratio of two sums that are of the same kind: multiply-adds and floats moved.
 #include "cpu/conv_plan.h"
 
@@ -19,16 +19,21 @@ bool empty(const ConvShape& s) {
   return s.images <= 0 || s.height <= 0 || s.width <= 0 || s.weight[0] <= 0 || s.weight[1] <= 0;
 }
 
-// Kernel 4, stride 2, padding 1, one group, an even large side.
-bool halves(const ConvShape& s) {
-  if (empty(s) || s.weight[2] != 4 || s.weight[3] != 4 || s.groups != 1) return false;
-  if (!both(s.stride, 2) || !both(s.padding, 1) || !both(s.dilation, 1) || !both(s.output_padding, 0)) return false;
-  return s.transposed || (s.height % 2 == 0 && s.width % 2 == 0);
+// One group, and padding such that the large side is `stride` times the small one.
+bool scales(const ConvShape& s, int64_t kernel, int64_t stride) {
+  if (empty(s) || s.weight[2] != kernel || s.weight[3] != kernel || s.groups != 1) return false;
+  const int64_t padding = (kernel - 1) / 2;
+  if (!both(s.stride, stride) || !both(s.padding, padding) || !both(s.dilation, 1)) return false;
+  if (s.transposed) return both(s.output_padding, stride + 2 * padding - kernel);
+  return both(s.output_padding, 0) && s.height % stride == 0 && s.width % stride == 0;
 }
+
+bool halves(const ConvShape& s) { return scales(s, 4, 2); }
 
 bool covers(ConvKernel kernel, const ConvShape& s) {
   switch (kernel) {
-    case ConvKernel::Winograd: return halves(s) && s.dtype == DType::Float32;
+    case ConvKernel::Winograd:
+      return s.dtype == DType::Float32 && (halves(s) || scales(s, 3, 1) || scales(s, 3, 2) || scales(s, 5, 2));
     case ConvKernel::Thin: return halves(s) && s.dtype != DType::Float64 && s.weight[1] <= kThinLargeChannels;
     case ConvKernel::Matmul: {
       if (empty(s) || s.groups != 1 || !both(s.padding, 0) || !both(s.dilation, 1)) return false;
@@ -41,8 +46,8 @@ bool covers(ConvKernel kernel, const ConvShape& s) {
 }
 
 WinogradShape winograd_shape(const ConvShape& s) {
-  const int64_t halves = s.transposed ? 1 : 2;
-  return {s.images, s.height / halves, s.width / halves, s.weight[0], s.weight[1]};
+  const int64_t divisor = s.transposed ? 1 : s.stride[0];
+  return {s.images, s.height / divisor, s.width / divisor, s.weight[0], s.weight[1], s.weight[2], s.stride[0]};
 }
 
 // The three products of winograd.h.
@@ -56,11 +61,11 @@ Direction direction_of(const ConvShape& s, ConvProduct product) {
 // Milliseconds a million of each amount, on one thread.
 struct WinogradRates {
   double fixed;        // milliseconds
-  double multiply;     // multiply-adds of the 25 products
+  double multiply;     // multiply-adds of the products
   double transformed;  // floats of transformed images
   double product;      // floats of accumulators, each time they are added to
   double packed;       // floats of packed weights
-  double pair;         // milliseconds a unit of the gradient
+  double unit;         // milliseconds a unit
   double margin;       // how much faster the estimate has to be: the model's error
 };
 
@@ -70,22 +75,37 @@ struct AtenRates {
 
 constexpr double kMillion = 1e6;
 
-WinogradRates winograd_rates(Direction direction) {
-  switch (direction) {
-    case Direction::Up: return {0.0127, 0.00796, 1.395, 0.212, 0.107, 0.0, 0.80};
-    case Direction::Down: return {0.0063, 0.00993, 0.524, 0.0, 0.123, 0.0, 0.85};
-    case Direction::Gradient: break;
-  }
-  return {0.0, 0.01122, 0.524, 0.134, 0.0, 0.00125, 0.75};
-}
+// Rates of one geometry, by direction: up, down, gradient.
+struct Rates {
+  WinogradRates winograd[3];
+  AtenRates aten[3];
+};
 
-AtenRates aten_rates(Direction direction) {
-  switch (direction) {
-    case Direction::Up: return {0.0425, 0.00879, 3.738, 0.0, 0.532};
-    case Direction::Down: return {0.0373, 0.00899, 0.299, 0.376, 0.533};
-    case Direction::Gradient: break;
-  }
-  return {0.0498, 0.0123, 0.0, 0.269, 0.970};
+constexpr Rates kKernel4Stride2 = {
+    {{0.0127, 0.00796, 1.395, 0.212, 0.107, 0.0, 0.80},
+     {0.0063, 0.00993, 0.524, 0.0, 0.123, 0.0, 0.85},
+     {0.0, 0.01122, 0.524, 0.134, 0.0, 0.00125, 0.75}},
+    {{0.0425, 0.00879, 3.738, 0.0, 0.532}, {0.0373, 0.00899, 0.299, 0.376, 0.533}, {0.0498, 0.0123, 0.0, 0.269, 0.970}}};
+constexpr Rates kKernel3Stride2 = {
+    {{0.0097, 0.00813, 3.211, 0.0, 0.072, 0.0043, 0.80},
+     {0.0, 0.01044, 0.685, 0.005, 0.091, 0.0068, 0.85},
+     {0.0026, 0.00977, 0.697, 0.0, 0.1, 0.0011, 0.75}},
+    {{0.0143, 0.00882, 4.617, 0.172, 0.580}, {0.016, 0.0093, 1.823, 0.107, 0.569}, {0.0194, 0.01416, 0.973, 0.1, 0.457}}};
+constexpr Rates kKernel3Stride1 = {
+    {{0.0, 0.01119, 0.179, 0.021, 0.075, 0.0107, 0.80},
+     {0.0071, 0.01021, 0.582, 0.0, 0.103, 0.0033, 0.85},
+     {0.0164, 0.00966, 0.357, 0.148, 0.0, 0.0, 0.75}},
+    {{0.0116, 0.00731, 1.696, 0.0, 0.42}, {0.0119, 0.00826, 0.931, 0.0, 0.412}, {0.0115, 0.01089, 0.503, 0.0, 0.264}}};
+constexpr Rates kKernel5Stride2 = {
+    {{0.002, 0.01083, 0.0, 0.193, 0.091, 0.0075, 0.80},
+     {0.0, 0.01291, 0.203, 0.0, 0.099, 0.007, 0.85},
+     {0.0, 0.01494, 0.228, 0.169, 0.0, 0.0005, 0.75}},
+    {{0.0376, 0.00916, 4.507, 0.0, 0.577}, {0.0353, 0.0092, 0.724, 0.0, 0.406}, {0.0432, 0.01181, 0.687, 0.0, 0.948}}};
+
+const Rates& rates_of(const WinogradShape& s) {
+  if (s.stride == 1) return kKernel3Stride1;
+  if (s.kernel == 3) return kKernel3Stride2;
+  return s.kernel == 4 ? kKernel4Stride2 : kKernel5Stride2;
 }
 
 // Time of `units` equal pieces of work that take `serial` together, on `threads`.
@@ -94,41 +114,45 @@ double shared(double serial, int64_t units, int64_t threads) {
 }
 
 double winograd_time(const WinogradShape& s, Direction direction, int64_t threads) {
-  const WinogradRates rate = winograd_rates(direction);
-  const int64_t lanes = vector_lanes(), tiles = s.images * s.image_tiles();
+  const WinogradRates& rate = rates_of(s).winograd[int(direction)];
+  const int64_t lanes = vector_lanes(), tiles = s.images * s.image_tiles(), phases = s.phases(), points = s.points();
   const int64_t large = ceil_div(s.large_channels, lanes) * lanes, small = s.small_channels;
-  int64_t depth = small, columns = 4 * large, transformed = small, times = s.small_depths(), packed = 100 * small * large;
-  int64_t units = s.up_columns(lanes) * s.blocks();
+  int64_t depth = small, columns = s.up_columns(lanes) * 4 * lanes, transformed = small, times = s.small_depths();
+  int64_t packed = points * small * columns, units = s.up_columns(lanes) * s.blocks();
   if (direction == Direction::Down) {
-    depth = transformed = 4 * large;
+    depth = transformed = phases * large;
     columns = s.down_columns(lanes) * 4 * lanes;
     times = s.large_depths();
-    packed = 100 * columns * large;
+    packed = points * phases * columns * large;
     units = s.down_columns(lanes) * s.blocks();
   } else if (direction == Direction::Gradient) {
-    transformed = small + 4 * large;
-    units = s.small_depths() * s.large_depths() * (s.small_depths() * s.large_depths() < 8 ? kPoints : 1);
+    columns = phases * large;
+    transformed = small + columns;
+    units = s.small_depths() * s.large_depths() * (s.small_depths() * s.large_depths() < 8 ? points : 1);
   }
-  const double multiplies = double(kPoints * tiles) * double(depth * columns) * 16 / double(lanes);
-  const double accumulated = direction == Direction::Gradient ? double(s.blocks() * kPoints) * double(small * columns)
-                                                              : double(times * kPoints * tiles * columns);
+  const double products = double(s.products()) / double(phases);  // a tile's, of all phases
+  const double multiplies = products * double(tiles) * double(depth * columns) * 16 / double(lanes);
+  const double accumulated = direction == Direction::Gradient ? double(s.blocks() * points) * double(small * columns)
+                                                              : double(times * points * tiles * columns);
   const double work = rate.multiply * multiplies + rate.product * accumulated + rate.packed * double(packed);
-  return rate.fixed + rate.pair * double(units) + rate.transformed * double(kPoints * tiles * transformed) / kMillion / threads +
+  return rate.fixed + rate.unit * double(units) + rate.transformed * double(points * tiles * transformed) / kMillion / threads +
          shared(work / kMillion, units, threads);
 }
 
 double aten_time(const WinogradShape& s, Direction direction, int64_t threads) {
-  const AtenRates rate = aten_rates(direction);
-  const double pixels = double(s.images * s.height * s.width), weight = 16.0 * s.small_channels * s.large_channels;
+  const AtenRates& rate = rates_of(s).aten[int(direction)];
+  const double pixels = double(s.images * s.height * s.width);
+  const double weight = double(s.kernel * s.kernel * s.small_channels * s.large_channels);
   const double work = rate.multiply * pixels * weight * 16 / double(vector_lanes()) + rate.small * pixels * s.small_channels +
-                      rate.large * 4 * pixels * s.large_channels + rate.weight * weight;
+                      rate.large * s.phases() * pixels * s.large_channels + rate.weight * weight;
   return rate.fixed + work / kMillion / threads;
 }
 
 bool winograd_pays(const ConvShape& s, ConvProduct product, int64_t threads) {
   const WinogradShape shape = winograd_shape(s);
   const Direction direction = direction_of(s, product);
-  return winograd_time(shape, direction, threads) < winograd_rates(direction).margin * aten_time(shape, direction, threads);
+  const double margin = rates_of(shape).winograd[int(direction)].margin;
+  return winograd_time(shape, direction, threads) < margin * aten_time(shape, direction, threads);
 }
 
 // ATen has a kernel of its own for the convolution of one channel, which is the faster on large images.

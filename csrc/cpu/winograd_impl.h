@@ -1,8 +1,8 @@
-// F(4x4, 2x2) of 4x4 stride-2 convolutions; what is computed and in which layouts: winograd.h.
+// F(4x4, 2x2) and F(4x4, 3x3) of each phase; what is computed and in which layouts: winograd.h.
 //
-// Transforms work on one vector of channels at a time, all 25 points in registers. A product unit computes, for one block and
-// four vectors of columns, the 25 accumulators (rows x 4 vectors), depth by depth, then interpolates from L2 straight into
-// the output, where bias, statistics or normalisation are applied. Widths that are no multiple of the vector end in a
+// Transforms work on one vector of channels at a time, all points in registers. A product unit computes, for one block and
+// four vectors of columns, the accumulators of all points (rows x 4 vectors), depth by depth, then interpolates from L2
+// straight into the output, where bias, statistics or normalisation are applied. Widths that are no multiple of the vector end in a
 // masked step, depths that are no multiple of the vector are padded with zeros in both factors.
 #include "cpu/winograd_points.h"
 
@@ -11,6 +11,43 @@
 constexpr int kLanes = lanes<float>;
 constexpr int kColumns4 = 4 * kLanes;  // columns of a product unit
 constexpr int kUpper = kLanes * 2;     // columns of one panel, of which a unit has two
+
+// What of a geometry the loops are unrolled by: phases and taps of a phase, along an axis. The coefficient j of a tile at T
+// lies at pixel T + j - offset(f) of phase f, large pixel S (T + j - offset(f)) + f.
+template <int Phases, int Taps>
+struct Algorithm {
+  static constexpr int phases = Phases, taps = Taps, all_phases = Phases * Phases, span = Phases * Taps;
+  static constexpr int n = Points<Taps>::count, points = n * n;
+  static constexpr int vectors = 4 / all_phases;  // vectors of large channels of one unit of `up`
+  static constexpr int64_t large_depth = kDepth / all_phases;
+
+  static constexpr int offset(int f) { return Taps == 2 ? f : 1; }
+  // Tap s of phase f, s steps of S behind its first. (2 taps: kernel 4, padding 1; 3 taps: padding 1 or 2.)
+  static constexpr int tap(int f, int s) { return Phases * s + (Taps == 2 ? 1 - f : f); }
+  // The place of phase f at point (i, j); see WinogradShape::places.
+  static constexpr int place(int f, int j) { return j == n - 1 ? f % Phases * Phases + f / Phases : f; }
+};
+
+// The same and the size of the kernel: taps past it are zero.
+template <int Phases, int Taps, int Kernel>
+struct Geometry : Algorithm<Phases, Taps> {
+  static constexpr int kernel = Kernel, kernel_taps = Kernel * Kernel;
+};
+
+template <class F>
+FASTGAN_INLINE void with_algorithm(const WinogradShape& s, F f) {
+  if (s.stride == 1) return f(Algorithm<1, 3>{});
+  if (s.taps() == 2) return f(Algorithm<2, 2>{});
+  return f(Algorithm<2, 3>{});
+}
+
+template <class F>
+FASTGAN_INLINE void with_geometry(const WinogradShape& s, F f) {
+  if (s.stride == 1) return f(Geometry<1, 3, 3>{});
+  if (s.kernel == 3) return f(Geometry<2, 2, 3>{});
+  if (s.kernel == 4) return f(Geometry<2, 2, 4>{});
+  return f(Geometry<2, 3, 5>{});
+}
 
 FASTGAN_INLINE int64_t padded(int64_t channels) { return ceil_div(channels, int64_t(kLanes)) * kLanes; }
 
@@ -109,7 +146,7 @@ FASTGAN_INLINE V masked(V v, int32_t mask) {
   return Whole ? v : (V)((vec<int32_t>)v & mask);
 }
 
-template <bool Whole, class Image>
+template <class A, bool Whole, class Image>
 FASTGAN_INLINE void transform_small_tile(const WinogradTransformParams& p, const Image& image, const TilePlace& at,
                                          const Line<4>& rows, const Line<4>& columns) {
   const WinogradShape& s = p.shape;
@@ -120,7 +157,7 @@ FASTGAN_INLINE void transform_small_tile(const WinogradTransformParams& p, const
   for_vectors<float>(channels, [&](int64_t c, auto k) FASTGAN_INLINED {
     const auto of = image.channels(c, k);
     for (int i = 0; i < 16; i++, ahead += 64 / sizeof(float)) image.prefetch(ahead);
-    V half[4][5];
+    V half[4][A::n];
 #pragma GCC unroll 4
     for (int j = 0; j < 4; j++) {
       V x[4];
@@ -129,22 +166,23 @@ FASTGAN_INLINE void transform_small_tile(const WinogradTransformParams& p, const
         const V v = image.load_at(first + rows.at[i] + columns.at[j] + c, k, of);
         x[i] = masked<Whole>(v, rows.mask[i] & columns.mask[j]);
       }
-      values(x, half[j]);
+      Points<A::taps>::values(x, half[j]);
     }
-    float* to = p.transformed + at.block * s.small_block() + c / kDepth * (kPoints * point) + at.matrix_row * kDepthStride +
+    float* to = p.transformed + at.block * s.small_block() + c / kDepth * (A::points * point) + at.matrix_row * kDepthStride +
                 c % kDepth;
-#pragma GCC unroll 5
-    for (int i = 0; i < 5; i++) {
+#pragma GCC unroll 6
+    for (int i = 0; i < A::n; i++) {
       const V x[4] = {half[0][i], half[1][i], half[2][i], half[3][i]};
-      V e[5];
-      values(x, e);
-#pragma GCC unroll 5
-      for (int j = 0; j < 5; j++) store(to + (i * 5 + j) * point, e[j]);
+      V e[A::n];
+      Points<A::taps>::values(x, e);
+#pragma GCC unroll 6
+      for (int j = 0; j < A::n; j++) store(to + (i * A::n + j) * point, e[j]);
     }
   });
 }
 
-void winograd_transform_small(const WinogradTransformParams& p, int64_t begin, int64_t end) {
+template <class A>
+static void transform_small(const WinogradTransformParams& p, int64_t begin, int64_t end) {
   const WinogradShape& s = p.shape;
   with_source(p, [&](auto image) FASTGAN_INLINED {
     for (int64_t unit = begin; unit < end; unit++) {
@@ -152,153 +190,222 @@ void winograd_transform_small(const WinogradTransformParams& p, int64_t begin, i
       const Line<4> rows(at.row * kTile, 1, s.height, s.width * s.small_channels);
       const Line<4> columns(at.column * kTile, 1, s.width, s.small_channels);
       if (rows.whole && columns.whole) {
-        transform_small_tile<true>(p, image, at, rows, columns);
+        transform_small_tile<A, true>(p, image, at, rows, columns);
       } else {
-        transform_small_tile<false>(p, image, at, rows, columns);
+        transform_small_tile<A, false>(p, image, at, rows, columns);
       }
     }
   });
 }
 
-// One phase of one tile: 5x5 large-side pixels, every other one along each axis.
-template <bool Whole, class Image, class Step, class Channels>
-FASTGAN_INLINE void transform_phase(const Image& image, int64_t first, const Line<5>& rows, const Line<5>& columns, Step k,
-                                    const Channels& of, float* to, int64_t point) {
-  V half[5][5];
-#pragma GCC unroll 5
-  for (int j = 0; j < 5; j++) {
-    V x[5];
-#pragma GCC unroll 5
-    for (int i = 0; i < 5; i++) {
+void winograd_transform_small(const WinogradTransformParams& p, int64_t begin, int64_t end) {
+  with_algorithm(p.shape, [&](auto a) FASTGAN_INLINED { transform_small<decltype(a)>(p, begin, end); });
+}
+
+// One phase of one tile: n x n large-side pixels, every S-th one along each axis. `to` is of place 0, `at_infinity` what to add
+// to reach the phase's place at the last points of the rows, `place` elsewhere.
+template <class A, bool Whole, class Image, class Step, class Channels>
+FASTGAN_INLINE void transform_phase(const Image& image, int64_t first, const Line<A::n>& rows, const Line<A::n>& columns,
+                                    Step k, const Channels& of, float* to, int64_t place, int64_t at_infinity,
+                                    int64_t point) {
+  constexpr int n = A::n;
+  V half[n][n];
+#pragma GCC unroll 6
+  for (int j = 0; j < n; j++) {
+    V x[n];
+#pragma GCC unroll 6
+    for (int i = 0; i < n; i++) {
       x[i] = masked<Whole>(image.load_at(first + rows.at[i] + columns.at[j], k, of), rows.mask[i] & columns.mask[j]);
     }
-    interpolate_transposed(x, half[j]);
+    Points<A::taps>::interpolate_transposed(x, half[j]);
   }
-#pragma GCC unroll 5
-  for (int i = 0; i < 5; i++) {
-    const V x[5] = {half[0][i], half[1][i], half[2][i], half[3][i], half[4][i]};
-    V e[5];
-    interpolate_transposed(x, e);
-#pragma GCC unroll 5
-    for (int j = 0; j < 5; j++) store(to + (i * 5 + j) * point, e[j]);
+#pragma GCC unroll 6
+  for (int i = 0; i < n; i++) {
+    V x[n], e[n];
+#pragma GCC unroll 6
+    for (int j = 0; j < n; j++) x[j] = half[j][i];
+    Points<A::taps>::interpolate_transposed(x, e);
+#pragma GCC unroll 6
+    for (int j = 0; j < n; j++) store(to + (j == n - 1 ? at_infinity : place) + (i * n + j) * point, e[j]);
   }
 }
 
-template <bool Whole, class Image>
+template <class A, bool Whole, class Image>
 FASTGAN_INLINE void transform_large_tile(const WinogradTransformParams& p, const Image& image, const TilePlace& at,
-                                         const Line<5> (&rows)[2], const Line<5> (&columns)[2]) {
+                                         const Line<A::n> (&rows)[A::phases], const Line<A::n> (&columns)[A::phases]) {
   const WinogradShape& s = p.shape;
   const int64_t channels = s.large_channels, point = s.point_stride();
-  const int64_t width = 2 * s.width, first = at.image * 2 * s.height * width * channels;
+  const int64_t width = A::phases * s.width, first = at.image * A::phases * s.height * width * channels;
   // The next row of tiles is read through once while this one is transformed.
-  int64_t ahead = first + (2 * kTile * (at.row + 1) + 1) * width * channels + at.column * 64 * channels;
+  int64_t ahead = first + (A::phases * kTile * (at.row + 1) + 1) * width * channels + at.column * 16 * A::all_phases * channels;
   for_vectors<float>(channels, [&](int64_t c, auto k) FASTGAN_INLINED {
     const auto of = image.channels(c, k);
-    const int64_t depth = c / kLargeDepth, phase = padded(at_most(channels - depth * kLargeDepth, kLargeDepth));
-    float* to = p.transformed + at.block * s.large_block() + depth * (kPoints * point) + at.matrix_row * kDepthStride +
-                c % kLargeDepth;
-    for (int f = 0; f < 4; f++) {
+    const int64_t depth = c / A::large_depth, phase = padded(at_most(channels - depth * A::large_depth, A::large_depth));
+    float* to = p.transformed + at.block * s.large_block() + depth * (A::points * point) + at.matrix_row * kDepthStride +
+                c % A::large_depth;
+    for (int f = 0; f < A::all_phases; f++) {
       for (int i = 0; i < 16; i++, ahead += 64 / sizeof(float)) image.prefetch(ahead);
-      transform_phase<Whole>(image, first + c, rows[f / 2], columns[f % 2], k, of, to + f * phase, point);
+      transform_phase<A, Whole>(image, first + c, rows[f / A::phases], columns[f % A::phases], k, of, to, f * phase,
+                                A::place(f, A::n - 1) * phase, point);
+    }
+  });
+}
+
+// The pixels that phase f of a tile takes of an axis.
+template <class A>
+FASTGAN_INLINE Line<A::n> line_of(int f, int64_t tile, int64_t length, int64_t stride) {
+  return {A::phases * (kTile * tile - A::offset(f)) + f, A::phases, length, stride};
+}
+
+template <class A>
+static void transform_large(const WinogradTransformParams& p, int64_t begin, int64_t end) {
+  const WinogradShape& s = p.shape;
+  const int64_t height = A::phases * s.height, width = A::phases * s.width, channels = s.large_channels;
+  with_source(p, [&](auto image) FASTGAN_INLINED {
+    for (int64_t unit = begin; unit < end; unit++) {
+      const TilePlace at = place_of(s, p.chunk, unit);
+      const auto work = [&](const Line<A::n>(&rows)[A::phases], const Line<A::n>(&columns)[A::phases]) FASTGAN_INLINED {
+        bool whole = true;
+        for (int f = 0; f < A::phases; f++) whole = whole && rows[f].whole && columns[f].whole;
+        if (whole) {
+          transform_large_tile<A, true>(p, image, at, rows, columns);
+        } else {
+          transform_large_tile<A, false>(p, image, at, rows, columns);
+        }
+      };
+      const Line<A::n> top = line_of<A>(0, at.row, height, width * channels), left = line_of<A>(0, at.column, width, channels);
+      if constexpr (A::phases == 1) {
+        work({top}, {left});
+      } else {
+        work({top, line_of<A>(1, at.row, height, width * channels)}, {left, line_of<A>(1, at.column, width, channels)});
+      }
     }
   });
 }
 
 void winograd_transform_large(const WinogradTransformParams& p, int64_t begin, int64_t end) {
-  const WinogradShape& s = p.shape;
-  const int64_t height = 2 * s.height, width = 2 * s.width, channels = s.large_channels;
-  with_source(p, [&](auto image) FASTGAN_INLINED {
-    for (int64_t unit = begin; unit < end; unit++) {
-      const TilePlace at = place_of(s, p.chunk, unit);
-      // The even phase's fifth pixel belongs to the next tile, the odd phase's first to the one before.
-      const int64_t top = 2 * kTile * at.row, left = 2 * kTile * at.column;
-      const Line<5> rows[2] = {{top, 2, height, width * channels}, {top - 1, 2, height, width * channels}};
-      const Line<5> columns[2] = {{left, 2, width, channels}, {left - 1, 2, width, channels}};
-      if (rows[0].whole && rows[1].whole && columns[0].whole && columns[1].whole) {
-        transform_large_tile<true>(p, image, at, rows, columns);
-      } else {
-        transform_large_tile<false>(p, image, at, rows, columns);
-      }
-    }
-  });
+  with_algorithm(p.shape, [&](auto a) FASTGAN_INLINED { transform_large<decltype(a)>(p, begin, end); });
 }
 
 // ---- transforms of the weight ---------------------------------------------------------------------------------------
 
-// The 16 taps of `rows` rows of 16 taps each (row i at from + i * stride), a vector over rows for each tap; rows that are
-// not there are zero.
-template <class S>
-FASTGAN_INLINE void load_taps(const S* from, int64_t stride, int64_t rows, V (&taps)[16]) {
-#pragma GCC unroll 4
-  for (int q = 0; q < 16; q += kLanes) {
+// The taps of one kernel, each a vector over channels; those of a phase that the kernel is short of are zero.
+template <class G>
+struct Taps {
+  V at[G::span][G::span];
+
+  Taps() = default;
+  // From vectors, tap t of the kernel at of[t].
+  template <class Of>
+  FASTGAN_INLINED explicit Taps(Of of) {
+#pragma GCC unroll 6
+    for (int y = 0; y < G::span; y++) {
+#pragma GCC unroll 6
+      for (int x = 0; x < G::span; x++) at[y][x] = y < G::kernel && x < G::kernel ? of(y * G::kernel + x) : V{};
+    }
+  }
+};
+
+// A kernel's taps in whole vectors, the last of which may reach past them.
+template <class G>
+constexpr int tap_vectors = (G::kernel_taps + kLanes - 1) / kLanes;
+
+// The taps of `rows` kernels (kernel i at from + i * stride), a vector over these; kernels that are not there are zero.
+// Nothing is read from `end` on.
+template <class G, class S>
+FASTGAN_INLINE Taps<G> load_taps(const S* from, int64_t stride, int64_t rows, const S* end) {
+  V taps[tap_vectors<G> * kLanes];
+#pragma GCC unroll 8
+  for (int q = 0; q < tap_vectors<G>; q++) {
     V part[kLanes];
 #pragma GCC unroll 16
-    for (int i = 0; i < kLanes; i++) part[i] = i < rows ? load(from + i * stride + q) : V{};
+    for (int i = 0; i < kLanes; i++) {
+      const S* at = from + i * stride + q * kLanes;
+      constexpr bool even = G::kernel_taps % kLanes == 0;
+      part[i] = i >= rows ? V{} : even || at + kLanes <= end ? load(at) : load(at, G::kernel_taps - q * kLanes);
+    }
     transpose(part);
 #pragma GCC unroll 16
-    for (int i = 0; i < kLanes; i++) taps[q + i] = part[i];
+    for (int i = 0; i < kLanes; i++) taps[q * kLanes + i] = part[i];
   }
+  return Taps<G>([&](int t) FASTGAN_INLINED { return taps[t]; });
 }
 
-// The 25 points of the four phases of 16 taps: phase f, point p at to + phase_offset(f) + p * packed_stride().
-template <class Offset>
-FASTGAN_INLINE void transform_taps(const V (&taps)[16], float* to, Offset phase_offset) {
+// The points of all phases of one kernel: at place f, point p it lies at to + place_offset(f) + p * packed_stride().
+template <class G, class Offset>
+FASTGAN_INLINE void transform_taps(const Taps<G>& taps, float* to, Offset place_offset) {
+  constexpr int n = G::n;
 #pragma GCC unroll 4
-  for (int f = 0; f < 4; f++) {
-    const int y = first_tap(f / 2), x = first_tap(f % 2);
-    V left[5], right[5];
-    weights(taps[y * 4 + x], taps[(y + 2) * 4 + x], left);
-    weights(taps[y * 4 + x + 2], taps[(y + 2) * 4 + x + 2], right);
-#pragma GCC unroll 5
-    for (int i = 0; i < 5; i++) {
-      V u[5];
-      weights(left[i], right[i], u);
-#pragma GCC unroll 5
-      for (int j = 0; j < 5; j++) store(to + phase_offset(f) + (i * 5 + j) * packed_stride(kLanes), u[j]);
+  for (int f = 0; f < G::all_phases; f++) {
+    V columns[G::taps][n];
+#pragma GCC unroll 3
+    for (int x = 0; x < G::taps; x++) {
+      V g[G::taps];
+#pragma GCC unroll 3
+      for (int y = 0; y < G::taps; y++) g[y] = taps.at[G::tap(f / G::phases, y)][G::tap(f % G::phases, x)];
+      Points<G::taps>::weights(g, columns[x]);
+    }
+#pragma GCC unroll 6
+    for (int i = 0; i < n; i++) {
+      V g[G::taps], u[n];
+#pragma GCC unroll 3
+      for (int x = 0; x < G::taps; x++) g[x] = columns[x][i];
+      Points<G::taps>::weights(g, u);
+#pragma GCC unroll 6
+      for (int j = 0; j < n; j++) store(to + place_offset(G::place(f, j)) + (i * n + j) * packed_stride(kLanes), u[j]);
     }
   }
 }
 
-// Packed for `up`: one vector of large channels, one depth of small channels.
-//   (25, 2 rows of phases, small channel, 2 columns of phases, large channel)
-template <class S>
+// Packed for `up`: one vector of large channels in four phases, or four vectors in one; one depth of small channels.
+//   (points, 2 halves of the places or vectors, small channel, 2 of them, large channel)
+template <class G, class S>
 FASTGAN_INLINE void pack_up(const WinogradShape& s, const WinogradWeight& weight, int64_t column, int64_t depth, float* to) {
-  const int64_t large = s.large_channels, c = column * kLanes, rest = at_most(large - c, kLanes);
+  const int64_t large = s.large_channels;
   const int64_t first = depth * kDepth, last = at_most(first + kDepth, s.small_channels);
+  const S* end = static_cast<const S*>(weight.data) + s.small_channels * large * G::kernel_taps;
   for (int64_t k = first; k < last; k++) {
-    const S* from = static_cast<const S*>(weight.data) + k * large * 16;
-    V taps[16];
-    // rows are too far apart for the processor's own prefetching
-    const S* ahead = from + 4 * large * 16 + (weight.channels_last ? c : c * 16);
-    for (int t = 0; t < 16; t++) __builtin_prefetch(ahead + t * (weight.channels_last ? large : int64_t(kLanes)));
-    if (weight.channels_last) {
-      for (int t = 0; t < 16; t++) taps[t] = rest == kLanes ? load(from + t * large + c) : load(from + t * large + c, rest);
-    } else {
-      load_taps(from + c * 16, 16, rest, taps);
+    const S* from = static_cast<const S*>(weight.data) + k * large * G::kernel_taps;
+    for (int v = 0; v < G::vectors; v++) {
+      const int64_t c = (column * G::vectors + v) * kLanes, rest = at_least(at_most(large - c, kLanes), 0);
+      Taps<G> taps;
+      // rows are too far apart for the processor's own prefetching
+      const S* ahead = from + 4 * large * G::kernel_taps + (weight.channels_last ? c : c * G::kernel_taps);
+      for (int t = 0; t < G::kernel_taps; t++) __builtin_prefetch(ahead + t * (weight.channels_last ? large : int64_t(kLanes)));
+      if (weight.channels_last) {
+        taps = Taps<G>([&](int t) FASTGAN_INLINED {
+          return rest == kLanes ? load(from + t * large + c) : load(from + t * large + c, rest);
+        });
+      } else {
+        taps = load_taps<G>(from + c * G::kernel_taps, G::kernel_taps, rest, end);
+      }
+      transform_taps(taps, to + (k - first) * kUpper, [&](int place) FASTGAN_INLINED {
+        const int vector = v + place;  // one of them is 0
+        return vector / 2 * kDepth * kUpper + vector % 2 * kLanes;
+      });
     }
-    transform_taps(taps, to + (k - first) * kUpper,
-                   [](int f) FASTGAN_INLINED { return f / 2 * kDepth * kUpper + f % 2 * kLanes; });
   }
 }
 
 // Packed for `down`: four vectors of small channels, one depth of large channels.
-//   (25, 2 halves of the small channels, phase, large channel, small channel)
-template <class S>
+//   (points, 2 halves of the small channels, place, large channel, small channel)
+template <class G, class S>
 FASTGAN_INLINE void pack_down(const WinogradShape& s, const WinogradWeight& weight, int64_t column, int64_t depth, float* to) {
-  const int64_t large = s.large_channels, first = depth * kLargeDepth, count = at_most(large - first, kLargeDepth);
+  const int64_t large = s.large_channels, first = depth * G::large_depth, count = at_most(large - first, G::large_depth);
   const int64_t phase = padded(count);
+  const S* end = static_cast<const S*>(weight.data) + s.small_channels * large * G::kernel_taps;
   for (int v = 0; v < 4; v++) {
     const int64_t row = (column * 4 + v) * kLanes, rows = at_least(at_most(s.small_channels - row, kLanes), 0);
-    const S* from = static_cast<const S*>(weight.data) + row * large * 16;
+    const S* from = static_cast<const S*>(weight.data) + row * large * G::kernel_taps;
     for (int64_t c0 = 0; c0 < phase; c0 += kLanes) {
       // Channels-last keeps the large channels of one tap together: transposed tap by tap, kept for the channels that follow.
-      V staged[16][kLanes];
+      V staged[G::kernel_taps][kLanes];
       if (weight.channels_last) {
         const int64_t rest = at_least(at_most(count - c0, kLanes), 0);
-        for (int t = 0; t < 16; t++) {
+        for (int t = 0; t < G::kernel_taps; t++) {
 #pragma GCC unroll 16
           for (int i = 0; i < kLanes; i++) {
-            const S* at = from + (i * 16 + t) * large + first + c0;
+            const S* at = from + (i * G::kernel_taps + t) * large + first + c0;
             staged[t][i] = i < rows ? (rest == kLanes ? load(at) : load(at, rest)) : V{};
           }
           transpose(staged[t]);
@@ -306,18 +413,17 @@ FASTGAN_INLINE void pack_down(const WinogradShape& s, const WinogradWeight& weig
       }
       for (int64_t i = 0; i < kLanes; i++) {
         const int64_t c = c0 + i;
-        V taps[16];
+        Taps<G> taps;
         if (c >= count) {
-          for (V& tap : taps) tap = V{};
+          taps = Taps<G>{};
         } else if (weight.channels_last) {
-#pragma GCC unroll 16
-          for (int t = 0; t < 16; t++) taps[t] = staged[t][i];
+          taps = Taps<G>([&](int t) FASTGAN_INLINED { return staged[t][i]; });
         } else {
-          load_taps(from + (first + c) * 16, large * 16, rows, taps);
-          for (int t = 0; t < kLanes; t++) __builtin_prefetch(from + t * large * 16 + (first + c + 8) * 16);
+          taps = load_taps<G>(from + (first + c) * G::kernel_taps, large * G::kernel_taps, rows, end);
+          for (int t = 0; t < kLanes; t++) __builtin_prefetch(from + (t * large + first + c + 8) * G::kernel_taps);
         }
         transform_taps(taps, to + v / 2 * kDepth * kUpper + c * kUpper + v % 2 * kLanes,
-                       [&](int f) FASTGAN_INLINED { return f * phase * kUpper; });
+                       [&](int place) FASTGAN_INLINED { return place * phase * kUpper; });
       }
     }
   }
@@ -332,25 +438,29 @@ FASTGAN_INLINE void with_weight_dtype(DType dtype, F f) {
 
 static __attribute__((noinline)) void pack_up(const WinogradShape& s, DType dtype, const WinogradWeight& weight,
                                               int64_t column, int64_t depth, float* to) {
-  with_weight_dtype(dtype, [&](auto e) FASTGAN_INLINED { pack_up<decltype(e)>(s, weight, column, depth, to); });
+  with_weight_dtype(dtype, [&](auto e) FASTGAN_INLINED {
+    with_geometry(s, [&](auto g) FASTGAN_INLINED { pack_up<decltype(g), decltype(e)>(s, weight, column, depth, to); });
+  });
 }
 
 static __attribute__((noinline)) void pack_down(const WinogradShape& s, DType dtype, const WinogradWeight& weight,
                                                 int64_t column, int64_t depth, float* to) {
-  with_weight_dtype(dtype, [&](auto e) FASTGAN_INLINED { pack_down<decltype(e)>(s, weight, column, depth, to); });
+  with_weight_dtype(dtype, [&](auto e) FASTGAN_INLINED {
+    with_geometry(s, [&](auto g) FASTGAN_INLINED { pack_down<decltype(g), decltype(e)>(s, weight, column, depth, to); });
+  });
 }
 
 void winograd_pack_up(const WinogradPackParams& p, int64_t begin, int64_t end) {
   const int64_t depths = p.shape.small_depths();
   for (int64_t unit = begin; unit < end; unit++) {
-    pack_up(p.shape, p.dtype, p.weight, unit / depths, unit % depths, p.packed + unit * packed_block(kLanes));
+    pack_up(p.shape, p.dtype, p.weight, unit / depths, unit % depths, p.packed + unit * p.shape.packed_block(kLanes));
   }
 }
 
 void winograd_pack_down(const WinogradPackParams& p, int64_t begin, int64_t end) {
   const int64_t depths = p.shape.large_depths();
   for (int64_t unit = begin; unit < end; unit++) {
-    pack_down(p.shape, p.dtype, p.weight, unit / depths, unit % depths, p.packed + unit * packed_block(kLanes));
+    pack_down(p.shape, p.dtype, p.weight, unit / depths, unit % depths, p.packed + unit * p.shape.packed_block(kLanes));
   }
 }
 
@@ -472,101 +582,116 @@ FASTGAN_INLINE void with_output(const WinogradProductParams& p, int64_t c, Step 
 
 // ---- products -------------------------------------------------------------------------------------------------------
 
-// The 25 accumulators of one unit: rows x 4 vectors each, summed over all depths.
+// The accumulators of one unit: rows x 4 vectors at each point, summed over all depths.
 // `depth_of(d)`: length of depth d. `pack(d, to)`: its weights.
-template <class Depth, class Pack>
+template <bool Up, class Depth, class Pack>
 FASTGAN_INLINE void multiply_points(const WinogradProductParams& p, int64_t rows, int64_t depths, const float* data,
                                     const float* packed, bool pack_now, Depth depth_of, Pack pack, bool one_slot) {
-  const int64_t point = p.shape.point_stride(), panel = packed_stride(kLanes);
-  const int64_t product = p.shape.product_stride(kLanes);
+  const int64_t point = p.shape.point_stride(), panel = packed_stride(kLanes), points = p.shape.points();
+  const int64_t product = p.shape.product_stride(kLanes), phases = p.shape.phases();
   for (int64_t d = 0; d < depths; d++) {
-    const float* a = data + d * kPoints * point;
-    const float* b = packed + (one_slot ? 0 : d * packed_block(kLanes));
+    const float* a = data + d * points * point;
+    const float* b = packed + (one_slot ? 0 : d * p.shape.packed_block(kLanes));
     if (pack_now) pack(d, const_cast<float*>(b));
     const int64_t depth = depth_of(d);
-    for (int64_t at = 0; at < kPoints; at++) {
-      const float *next_a = a + point, *next_b = b + panel;
+    for (int64_t at = 0; at < points; at++) {
+      const WinogradShape::Places places = p.shape.places(at);
+      const float *next_a = a + point, *next_b = b + panel, *second = b + kDepth * kUpper;
       float* c = p.scratch + at * product;
-      multiply_panel<kDepthStride, 1, kUpper, kColumns4>(rows, depth, a, b, c, d > 0, next_a, b + kDepth * kUpper);
-      multiply_panel<kDepthStride, 1, kUpper, kColumns4>(rows, depth, a, b + kDepth * kUpper, c + kUpper, d > 0, next_a,
-                                                         next_b);
+      // Places are columns of `up`, of which zero ones are still to be written, and runs of the depth of `down`.
+      const bool left = !Up || places.begin < 2, right = !Up || phases == 1 || places.end > 2;
+      const int64_t skipped = Up ? 0 : depth / phases * places.begin, length = Up ? depth : depth / phases * places.count();
+      multiply_panel<kDepthStride, 1, kUpper, kColumns4>(rows, left ? length : 0, a + skipped, b + skipped * kUpper, c, d > 0,
+                                                         next_a, second);
+      multiply_panel<kDepthStride, 1, kUpper, kColumns4>(rows, right ? length : 0, a + skipped, second + skipped * kUpper,
+                                                         c + kUpper, d > 0, next_a, next_b);
       a = next_a;
       b = next_b;
     }
   }
 }
 
-// One phase of one tile of the large side; c: its row and phase in the accumulators.
-template <int Py, int Px, class Output>
-FASTGAN_INLINE void interpolate_tile(const float* c, int64_t product, int64_t below, bool has_below, int64_t beside,
-                                     bool has_beside, int64_t rows, int64_t columns, Output& output, int64_t first,
-                                     int64_t row_stride, int64_t column_stride) {
-  V half[4][6];  // columns of coefficients, the last one the neighbour's
+// Which neighbours a tile has: those that come before and after it along each axis.
+struct Neighbours {
+  bool above, below, before, after;
+};
+
+// One phase of one tile of the large side; c: its row in the accumulators, with the vector where phases are vectors' places.
+// rows, columns: how many of its 4x4 pixels there are. Pixel r of an axis is coefficient r + offset, the first also the last
+// coefficient of the tile before, the last the first coefficient of the tile after it, where the phase has these.
+template <class A, int Py, int Px, class Output>
+FASTGAN_INLINE void interpolate_tile(const float* c, int64_t product, int64_t next_row, const Neighbours& has, int64_t rows,
+                                     int64_t columns, Output& output, int64_t first, int64_t row_stride,
+                                     int64_t column_stride) {
+  using P = Points<A::taps>;
+  constexpr int n = A::n, oy = A::offset(Py), ox = A::offset(Px);
+  constexpr bool from_above = oy == A::taps - 2, from_below = oy == 1, from_before = ox == A::taps - 2, from_after = ox == 1;
+  V half[4][n], edge_before[4], edge_after[4];
+  // Column q of the points of the tile at `from`: the coefficients of its 4 rows.
+  const auto column = [&](const float* from, int q, V(&to)[4]) FASTGAN_INLINED {
+    from += q * product + A::place(Py * A::phases + Px, q) * kLanes;
+    V e[n], k[n];
 #pragma GCC unroll 6
-  for (int q = 0; q < 6; q++) {
-    if (q == 5 && !has_beside) {
-      half[0][5] = half[1][5] = half[2][5] = half[3][5] = V{};
-      continue;
-    }
-    const float* from = q < 5 ? c + q * product : c + beside + (Px ? 0 : 4) * product;
-    V e[5];
-#pragma GCC unroll 5
-    for (int r = 0; r < 5; r++) e[r] = load(from + r * 5 * product);
-    V c1, c2, c3;
-    interpolate_inner(e, c1, c2, c3);
-    V edge = Py ? e[4] : e[0];
-    if (has_below) edge += load(from + below + (Py ? 0 : 20) * product);
-    half[0][q] = Py ? c1 : edge;
-    half[1][q] = Py ? c2 : c1;
-    half[2][q] = Py ? c3 : c2;
-    half[3][q] = Py ? edge : c3;
+    for (int r = 0; r < n; r++) e[r] = load(from + r * n * product);
+    P::interpolate(e, k);
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; r++) to[r] = k[r + oy];
+    if (from_above && has.above) to[0] += load(from - next_row + (n - 1) * n * product);
+    if (from_below && has.below) to[3] += load(from + next_row);
+  };
+#pragma GCC unroll 6
+  for (int q = 0; q < n; q++) {
+    V to[4];
+    column(c, q, to);
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; r++) half[r][q] = to[r];
   }
+  for (int r = 0; r < 4; r++) edge_before[r] = edge_after[r] = V{};
+  if (from_before && has.before) column(c - kColumns4, n - 1, edge_before);
+  if (from_after && has.after) column(c + kColumns4, 0, edge_after);
 #pragma GCC unroll 4
   for (int r = 0; r < 4; r++) {
     if (r >= rows) break;
-    const V e[5] = {half[r][0], half[r][1], half[r][2], half[r][3], half[r][4]};
-    V c1, c2, c3;
-    interpolate_inner(e, c1, c2, c3);
-    const V edge = (Px ? e[4] : e[0]) + half[r][5];
-    const V line[4] = {Px ? c1 : edge, Px ? c2 : c1, Px ? c3 : c2, Px ? edge : c3};
-    const int64_t at = first + (2 * r + Py) * row_stride + Px * column_stride;
+    V k[n];
+    P::interpolate(half[r], k);
+    if (from_before) k[ox] += edge_before[r];
+    if (from_after) k[ox + 3] += edge_after[r];
+    const int64_t at = first + (A::phases * r + Py) * row_stride + Px * column_stride;
 #pragma GCC unroll 4
     for (int q = 0; q < 4; q++) {
-      if (q < columns) output.put(at + 2 * q * column_stride, line[q]);
+      if (q < columns) output.put(at + A::phases * q * column_stride, k[q + ox]);
     }
   }
   output.end_of_tile();
 }
 
-template <class Output>
-FASTGAN_INLINE void interpolate_block(const WinogradProductParams& p, int64_t block, Output& output) {
+// All tiles of a block, of one vector of channels; c: the vector's accumulators.
+template <class A, class Output>
+FASTGAN_INLINE void interpolate_block(const WinogradProductParams& p, int64_t block, const float* c, Output& output) {
   const WinogradShape& s = p.shape;
   const int64_t tiles = s.tile_columns(), product = s.product_stride(kLanes), channels = s.large_channels;
-  const int64_t row_stride = 2 * s.width * channels, next_row = kColumns4 * tiles;
-  const float* c = p.scratch;
+  const int64_t row_stride = A::phases * s.width * channels, next_row = kColumns4 * tiles, step = A::phases * kTile;
   for (int64_t n = 0; n < s.images_of(block); n++) {
-    const int64_t image = (block * s.block_images() + n) * 2 * s.height * row_stride;
+    const int64_t image = (block * s.block_images() + n) * A::phases * s.height * row_stride;
     for (int64_t ty = 0; ty < s.tile_rows(); ty++) {
-      const bool above = ty > 0, below = ty + 1 < s.tile_rows();
       const int64_t rows = at_most(s.height - ty * kTile, kTile);
       for (int64_t tx = 0; tx < tiles; tx++, c += kColumns4) {
-        const bool before = tx > 0, after = tx + 1 < tiles;
+        const Neighbours has{ty > 0, ty + 1 < s.tile_rows(), tx > 0, tx + 1 < tiles};
         const int64_t columns = at_most(s.width - tx * kTile, kTile);
-        const int64_t first = image + ty * 2 * kTile * row_stride + tx * 2 * kTile * channels;
-        interpolate_tile<0, 0>(c, product, -next_row, above, -kColumns4, before, rows, columns, output, first, row_stride,
-                               channels);
-        interpolate_tile<0, 1>(c + kLanes, product, -next_row, above, kColumns4, after, rows, columns, output, first,
-                               row_stride, channels);
-        interpolate_tile<1, 0>(c + 2 * kLanes, product, next_row, below, -kColumns4, before, rows, columns, output, first,
-                               row_stride, channels);
-        interpolate_tile<1, 1>(c + 3 * kLanes, product, next_row, below, kColumns4, after, rows, columns, output, first,
-                               row_stride, channels);
+        const int64_t first = image + ty * step * row_stride + tx * step * channels;
+        interpolate_tile<A, 0, 0>(c, product, next_row, has, rows, columns, output, first, row_stride, channels);
+        if constexpr (A::phases == 2) {
+          interpolate_tile<A, 0, 1>(c, product, next_row, has, rows, columns, output, first, row_stride, channels);
+          interpolate_tile<A, 1, 0>(c, product, next_row, has, rows, columns, output, first, row_stride, channels);
+          interpolate_tile<A, 1, 1>(c, product, next_row, has, rows, columns, output, first, row_stride, channels);
+        }
       }
     }
   }
 }
 
-void winograd_up(const WinogradProductParams& p, int64_t begin, int64_t end) {
+template <class A>
+static void up(const WinogradProductParams& p, int64_t begin, int64_t end) {
   const WinogradShape& s = p.shape;
   const int64_t depths = s.small_depths(), channels = s.large_channels;
   const bool one_slot = p.packed == nullptr && p.chunk.blocks == 1;
@@ -574,46 +699,55 @@ void winograd_up(const WinogradProductParams& p, int64_t begin, int64_t end) {
   int64_t packed_column = -1;
   for (int64_t unit = begin; unit < end; unit++) {
     const int64_t column = unit / p.chunk.blocks, within = unit % p.chunk.blocks, block = p.chunk.first_block + within;
-    const float* packed = p.packed ? p.packed + column * depths * packed_block(kLanes) : slots;
+    const float* packed = p.packed ? p.packed + column * depths * s.packed_block(kLanes) : slots;
     const bool pack_now = p.packed == nullptr && column != packed_column;
     packed_column = column;
-    multiply_points(
+    multiply_points<true>(
         p, s.images_of(block) * s.image_tiles(), depths, p.transformed + within * s.small_block(), packed, pack_now,
         [&](int64_t d) FASTGAN_INLINED { return at_most(s.small_channels - d * kDepth, kDepth); },
         [&](int64_t d, float* to) FASTGAN_INLINED { pack_up(s, p.dtype, p.weight, column, d, to); }, one_slot);
-    const int64_t c = column * kLanes, count = at_most(channels - c, kLanes);
-    const auto write = [&](auto k) FASTGAN_INLINED {
-      with_output(p, c, k, 2 * kTile * channels, [&](auto& output) FASTGAN_INLINED {
-        interpolate_block(p, block, output);
-        output.finish(p, block * channels + c, count);
-      });
-    };
-    if (count == kLanes) {
-      write(whole{});
-    } else {
-      write(count);
+    for (int v = 0; v < A::vectors; v++) {
+      const int64_t c = (column * A::vectors + v) * kLanes, count = at_most(channels - c, kLanes);
+      if (count <= 0) break;
+      const auto write = [&](auto k) FASTGAN_INLINED {
+        with_output(p, c, k, A::phases * kTile * channels, [&](auto& output) FASTGAN_INLINED {
+          interpolate_block<A>(p, block, p.scratch + v * kLanes, output);
+          output.finish(p, block * channels + c, count);
+        });
+      };
+      if (count == kLanes) {
+        write(whole{});
+      } else {
+        write(count);
+      }
     }
   }
 }
 
+void winograd_up(const WinogradProductParams& p, int64_t begin, int64_t end) {
+  with_algorithm(p.shape, [&](auto a) FASTGAN_INLINED { up<decltype(a)>(p, begin, end); });
+}
+
 // One vector of channels of one tile of the small side.
-template <class Output>
+template <class P, class Output>
 FASTGAN_INLINE void values_tile(const float* c, int64_t product, int64_t rows, int64_t columns, Output& output, int64_t first,
                                 int64_t row_stride, int64_t column_stride) {
-  V half[5][4];
-#pragma GCC unroll 5
-  for (int q = 0; q < 5; q++) {
-    V e[5];
-#pragma GCC unroll 5
-    for (int r = 0; r < 5; r++) e[r] = load(c + (r * 5 + q) * product);
-    values_transposed(e, half[q]);
+  constexpr int n = P::count;
+  V half[n][4];
+#pragma GCC unroll 6
+  for (int q = 0; q < n; q++) {
+    V e[n];
+#pragma GCC unroll 6
+    for (int r = 0; r < n; r++) e[r] = load(c + (r * n + q) * product);
+    P::values_transposed(e, half[q]);
   }
 #pragma GCC unroll 4
   for (int r = 0; r < 4; r++) {
     if (r >= rows) break;
-    const V e[5] = {half[0][r], half[1][r], half[2][r], half[3][r], half[4][r]};
-    V x[4];
-    values_transposed(e, x);
+    V e[n], x[4];
+#pragma GCC unroll 6
+    for (int q = 0; q < n; q++) e[q] = half[q][r];
+    P::values_transposed(e, x);
 #pragma GCC unroll 4
     for (int q = 0; q < 4; q++) {
       if (q < columns) output.put(first + r * row_stride + q * column_stride, x[q]);
@@ -621,7 +755,8 @@ FASTGAN_INLINE void values_tile(const float* c, int64_t product, int64_t rows, i
   }
 }
 
-void winograd_down(const WinogradProductParams& p, int64_t begin, int64_t end) {
+template <class A>
+static void down(const WinogradProductParams& p, int64_t begin, int64_t end) {
   const WinogradShape& s = p.shape;
   const int64_t depths = s.large_depths(), channels = s.small_channels, row_stride = s.width * channels;
   const bool one_slot = p.packed == nullptr && p.chunk.blocks == 1;
@@ -629,12 +764,14 @@ void winograd_down(const WinogradProductParams& p, int64_t begin, int64_t end) {
   int64_t packed_column = -1;
   for (int64_t unit = begin; unit < end; unit++) {
     const int64_t column = unit / p.chunk.blocks, within = unit % p.chunk.blocks, block = p.chunk.first_block + within;
-    const float* packed = p.packed ? p.packed + column * depths * packed_block(kLanes) : slots;
+    const float* packed = p.packed ? p.packed + column * depths * s.packed_block(kLanes) : slots;
     const bool pack_now = p.packed == nullptr && column != packed_column;
     packed_column = column;
-    multiply_points(
+    multiply_points<false>(
         p, s.images_of(block) * s.image_tiles(), depths, p.transformed + within * s.large_block(), packed, pack_now,
-        [&](int64_t d) FASTGAN_INLINED { return 4 * padded(at_most(s.large_channels - d * kLargeDepth, kLargeDepth)); },
+        [&](int64_t d) FASTGAN_INLINED {
+          return A::all_phases * padded(at_most(s.large_channels - d * A::large_depth, A::large_depth));
+        },
         [&](int64_t d, float* to) FASTGAN_INLINED { pack_down(s, p.dtype, p.weight, column, d, to); }, one_slot);
     for (int v = 0; v < 4; v++) {
       const int64_t channel = (column * 4 + v) * kLanes, count = at_most(channels - channel, kLanes);
@@ -646,7 +783,7 @@ void winograd_down(const WinogradProductParams& p, int64_t begin, int64_t end) {
             for (int64_t ty = 0; ty < s.tile_rows(); ty++) {
               for (int64_t tx = 0; tx < s.tile_columns(); tx++, c += kColumns4) {
                 const int64_t row = ((block * s.block_images() + n) * s.height + ty * kTile) * row_stride;
-                values_tile(c, s.product_stride(kLanes), at_most(s.height - ty * kTile, kTile),
+                values_tile<Points<A::taps>>(c, s.product_stride(kLanes), at_most(s.height - ty * kTile, kTile),
                             at_most(s.width - tx * kTile, kTile), output, row + tx * kTile * channels, row_stride, channels);
                 output.end_of_tile();
               }
@@ -664,6 +801,10 @@ void winograd_down(const WinogradProductParams& p, int64_t begin, int64_t end) {
   }
 }
 
+void winograd_down(const WinogradProductParams& p, int64_t begin, int64_t end) {
+  with_algorithm(p.shape, [&](auto a) FASTGAN_INLINED { down<decltype(a)>(p, begin, end); });
+}
+
 // ---- gradient of the weight -----------------------------------------------------------------------------------------
 
 // One point of one (small depth, large depth): c (small channels x phases of large channels) = or += small^T large.
@@ -671,49 +812,63 @@ FASTGAN_INLINE void gradient_point(const WinogradGradientParams& p, int64_t smal
                                    float* c, bool add) {
   const WinogradShape& s = p.shape;
   const int64_t point = s.point_stride(), rows = at_most(s.small_channels - small_depth * kDepth, kDepth);
-  const int64_t columns = 4 * padded(at_most(s.large_channels - large_depth * kLargeDepth, kLargeDepth));
+  const int64_t phase = padded(at_most(s.large_channels - large_depth * s.large_depth(), s.large_depth()));
+  const WinogradShape::Places places = s.places(at);
   for (int64_t within = 0; within < p.chunk.blocks; within++) {
     const int64_t tiles = s.images_of(p.chunk.first_block + within) * s.image_tiles();
-    const float* a = p.small + within * s.small_block() + (small_depth * kPoints + at) * point;
-    const float* b = p.large + within * s.large_block() + (large_depth * kPoints + at) * point;
+    const float* a = p.small + within * s.small_block() + (small_depth * s.points() + at) * point;
+    const float* b = p.large + within * s.large_block() + (large_depth * s.points() + at) * point;
     const bool last = within + 1 == p.chunk.blocks;
     const float* next_a = last ? a + point - within * s.small_block() : a + s.small_block();
     const float* next_b = last ? b + point - within * s.large_block() : b + s.large_block();
-    for (int64_t column = 0; column < columns; column += kUpper) {
+    for (int64_t column = places.begin * phase; column < places.end * phase; column += kUpper) {
       multiply_panel<1, kDepthStride, kDepthStride, kDepth>(rows, tiles, a, b + column, c + column, add || within > 0,
                                                             next_a, next_b);
     }
   }
 }
 
-template <class S>
+template <class G, class S>
 FASTGAN_INLINE void finish_row(const WinogradGradientParams& p, int64_t small_depth, int64_t large_depth, int64_t row,
                                const float* c) {
+  constexpr int n = G::n, kernel = G::kernel, kernel_taps = G::kernel_taps;
   const WinogradShape& s = p.shape;
-  const int64_t small = small_depth * kDepth + row, first = large_depth * kLargeDepth;
+  const int64_t small = small_depth * kDepth + row, first = large_depth * G::large_depth;
   if (small >= s.small_channels) return;
-  const int64_t count = at_most(s.large_channels - first, kLargeDepth), phase = padded(count);
-  S* to = static_cast<S*>(p.grad_weight) + small * s.large_channels * 16;
+  const int64_t count = at_most(s.large_channels - first, G::large_depth), phase = padded(count);
+  S* to = static_cast<S*>(p.grad_weight) + small * s.large_channels * kernel_taps;
   for (int64_t l = 0; l < count; l += kLanes) {
-    V taps[16];
+    V taps[tap_vectors<G> * kLanes];
 #pragma GCC unroll 4
-    for (int f = 0; f < 4; f++) {
-      const int y = first_tap(f / 2), x = first_tap(f % 2);
-      V upper[5], lower[5];
-#pragma GCC unroll 5
-      for (int j = 0; j < 5; j++) {
-        V u[5];
-#pragma GCC unroll 5
-        for (int i = 0; i < 5; i++) u[i] = load(c + (i * 5 + j) * kGradientStride + row * kDepth + f * phase + l);
-        weights_transposed(u, upper[j], lower[j]);
+    for (int f = 0; f < G::all_phases; f++) {
+      V half[G::taps][n];
+#pragma GCC unroll 6
+      for (int j = 0; j < n; j++) {
+        V u[n], g[G::taps];
+#pragma GCC unroll 6
+        for (int i = 0; i < n; i++) {
+          u[i] = load(c + (i * n + j) * kGradientStride + row * kDepth + G::place(f, j) * phase + l);
+        }
+        Points<G::taps>::weights_transposed(u, g);
+#pragma GCC unroll 3
+        for (int t = 0; t < G::taps; t++) half[t][j] = g[t];
       }
-      weights_transposed(upper, taps[y * 4 + x], taps[y * 4 + x + 2]);
-      weights_transposed(lower, taps[(y + 2) * 4 + x], taps[(y + 2) * 4 + x + 2]);
+#pragma GCC unroll 3
+      for (int a = 0; a < G::taps; a++) {
+        V g[G::taps];
+        Points<G::taps>::weights_transposed(half[a], g);
+        const int y = G::tap(f / G::phases, a);
+#pragma GCC unroll 3
+        for (int b = 0; b < G::taps; b++) {
+          const int x = G::tap(f % G::phases, b);
+          if (y < kernel && x < kernel) taps[y * kernel + x] = g[b];
+        }
+      }
     }
     const int64_t rest = at_most(count - l, kLanes);
     if (p.channels_last) {
       S* at = to + first + l;
-      for (int t = 0; t < 16; t++) {
+      for (int t = 0; t < kernel_taps; t++) {
         if (rest == kLanes) {
           store(at + t * s.large_channels, taps[t]);
         } else {
@@ -721,15 +876,21 @@ FASTGAN_INLINE void finish_row(const WinogradGradientParams& p, int64_t small_de
         }
       }
     } else {
-#pragma GCC unroll 4
-      for (int q = 0; q < 16; q += kLanes) {
+#pragma GCC unroll 8
+      for (int q = 0; q < kernel_taps; q += kLanes) {
         V part[kLanes];
 #pragma GCC unroll 16
-        for (int i = 0; i < kLanes; i++) part[i] = taps[q + i];
+        for (int i = 0; i < kLanes; i++) part[i] = q + i < kernel_taps ? taps[q + i] : V{};
         transpose(part);
 #pragma GCC unroll 16
         for (int i = 0; i < kLanes; i++) {
-          if (i < rest) store(to + (first + l + i) * 16 + q, part[i]);
+          S* at = to + (first + l + i) * kernel_taps + q;
+          if (i >= rest) break;
+          if (q + kLanes <= kernel_taps) {
+            store(at, part[i]);
+          } else {
+            store(at, part[i], kernel_taps - q);
+          }
         }
       }
     }
@@ -740,14 +901,18 @@ static __attribute__((noinline)) void finish_rows(const WinogradGradientParams& 
                                                   const float* c) {
   const int64_t depths = p.shape.large_depths();
   with_weight_dtype(p.dtype, [&](auto e) FASTGAN_INLINED {
-    for (int64_t row = begin; row < end; row++) finish_row<decltype(e)>(p, pair / depths, pair % depths, row, c);
+    with_geometry(p.shape, [&](auto g) FASTGAN_INLINED {
+      for (int64_t row = begin; row < end; row++) {
+        finish_row<decltype(g), decltype(e)>(p, pair / depths, pair % depths, row, c);
+      }
+    });
   });
 }
 
 void winograd_gradient(const WinogradGradientParams& p, int64_t begin, int64_t end) {
   const int64_t depths = p.shape.large_depths();
   for (int64_t unit = begin; unit < end; unit++) {
-    for (int64_t at = 0; at < kPoints; at++) {
+    for (int64_t at = 0; at < p.shape.points(); at++) {
       gradient_point(p, unit / depths, unit % depths, at, p.accumulators + at * kGradientStride, false);
     }
     finish_rows(p, unit, 0, kDepth, p.accumulators);
@@ -757,14 +922,14 @@ void winograd_gradient(const WinogradGradientParams& p, int64_t begin, int64_t e
 void winograd_gradient_accumulate(const WinogradGradientParams& p, int64_t begin, int64_t end) {
   const int64_t depths = p.shape.large_depths();
   for (int64_t unit = begin; unit < end; unit++) {
-    const int64_t pair = unit / kPoints;
-    gradient_point(p, pair / depths, pair % depths, unit % kPoints, p.accumulators + unit * kGradientStride, p.add);
+    const int64_t pair = unit / p.shape.points();
+    gradient_point(p, pair / depths, pair % depths, unit % p.shape.points(), p.accumulators + unit * kGradientStride, p.add);
   }
 }
 
 void winograd_gradient_finish(const WinogradGradientParams& p, int64_t begin, int64_t end) {
   for (int64_t unit = begin; unit < end; unit++) {
     const int64_t pair = unit / kDepth, row = unit % kDepth;
-    finish_rows(p, pair, row, row + 1, p.accumulators + pair * kPoints * kGradientStride);
+    finish_rows(p, pair, row, row + 1, p.accumulators + pair * p.shape.points() * kGradientStride);
   }
 }

@@ -16,15 +16,18 @@ using cpu::WinogradChunk;
 using cpu::WinogradShape;
 
 constexpr int64_t kChunkFloats = int64_t(2) << 20;  // transformed data of one chunk: it is read from the cache again
+constexpr int64_t kFewUnits = 8;                    // with fewer in a chunk threads would wait: up to 4 times as much data
 constexpr int64_t kTurnElements = 65536;            // of an image: what a thread transforms in one turn
 constexpr int64_t kFewPairs = 8;                    // gradient units below which points become units too
 
 // Cuts the blocks into chunks whose transformed data is at most kChunkFloats, or as much as the packed weights, which are read
-// once a chunk.
+// once a chunk; `columns`: units of the product that a block gives.
 struct Chunks {
   int64_t blocks, count, length;  // length: blocks of one chunk
-  Chunks(const WinogradShape& shape, int64_t floats_per_block, int64_t packed_floats) : blocks(shape.blocks()) {
-    const int64_t fitting = cpu::at_least(std::max(kChunkFloats, packed_floats) / floats_per_block, 1);
+  Chunks(const WinogradShape& shape, int64_t floats_per_block, int64_t packed_floats, int64_t columns)
+      : blocks(shape.blocks()) {
+    const int64_t wanted = cpu::at_most(cpu::ceil_div(kFewUnits, columns), 4 * kChunkFloats / floats_per_block);
+    const int64_t fitting = std::max({std::max(kChunkFloats, packed_floats) / floats_per_block, wanted, int64_t(1)});
     length = cpu::ceil_div(blocks, cpu::ceil_div(blocks, fitting));
     count = cpu::ceil_div(blocks, length);
   }
@@ -45,7 +48,7 @@ struct Direction {
   int64_t columns() const { return up ? shape.up_columns(lanes) : shape.down_columns(lanes); }
   int64_t depths() const { return up ? shape.small_depths() : shape.large_depths(); }
   int64_t source_block() const { return up ? shape.small_block() : shape.large_block(); }
-  int64_t packed_floats() const { return columns() * depths() * cpu::packed_block(lanes); }
+  int64_t packed_floats() const { return columns() * depths() * shape.packed_block(lanes); }
 
   void pack(const cpu::WinogradPackParams& params) const {
     parallel(columns() * depths(), packed_floats(), [&](int64_t begin, int64_t end) {
@@ -53,7 +56,7 @@ struct Direction {
     });
   }
   void multiply(const cpu::WinogradProductParams& params) const {
-    const int64_t scratch_floats = shape.product(lanes) + (params.packed ? 0 : depths() * cpu::packed_block(lanes));
+    const int64_t scratch_floats = shape.product(lanes) + (params.packed ? 0 : depths() * shape.packed_block(lanes));
     // A column's blocks stay together where its weights are packed on the way.
     const int64_t step = params.packed ? 1 : params.chunk.blocks;
     parallel_by_turns(columns() * params.chunk.blocks, step, [&] {
@@ -69,7 +72,8 @@ struct Direction {
 
 void transform(bool small, const cpu::WinogradTransformParams& params) {
   const int64_t tiles = tiles_of(params.shape, params.chunk);
-  const int64_t elements = small ? 16 * params.shape.small_channels : 64 * params.shape.large_channels;  // of a tile
+  const WinogradShape& s = params.shape;
+  const int64_t elements = 16 * (small ? s.small_channels : s.phases() * s.large_channels);  // of a tile
   parallel_by_turns(tiles, cpu::ceil_div(kTurnElements, elements), [&] {
     return [&](int64_t begin, int64_t end) {
       small ? cpu::winograd_transform_small(params, begin, end) : cpu::winograd_transform_large(params, begin, end);
@@ -103,12 +107,12 @@ Winograd::Winograd(const ConvArguments& conv, const Tensor& x, const Tensor& wei
       x_(in_format_cpu(x, true)),
       weight_(weight.is_contiguous() || is_channels_last(weight) ? weight : torch::stable::contiguous(weight)),
       weight_channels_last_(!weight_.is_contiguous()) {
-  const int64_t halves = conv.transposed ? 1 : 2;
-  shape_ = {x.size(0), x.size(2) / halves, x.size(3) / halves, weight.size(0), weight.size(1)};
+  const int64_t stride = conv.stride[0], divisor = conv.transposed ? 1 : stride;
+  shape_ = {x.size(0), x.size(2) / divisor, x.size(3) / divisor, weight.size(0), weight.size(1), weight.size(2), stride};
 }
 
 Tensor Winograd::new_side(bool large) const {
-  const int64_t factor = large ? 2 : 1;
+  const int64_t factor = large ? shape_.stride : 1;
   return pooled_in_format(x_, {shape_.images, large ? shape_.large_channels : shape_.small_channels,
                               factor * shape_.height, factor * shape_.width},
                          x_.scalar_type(), true);
@@ -116,7 +120,7 @@ Tensor Winograd::new_side(bool large) const {
 
 Tensor Winograd::forward(const OptionalTensor& bias, const Normalization* norm, PartialStatistics* statistics) const {
   const Direction direction{up_, shape_};
-  const Chunks chunks(shape_, direction.source_block(), direction.packed_floats());
+  const Chunks chunks(shape_, direction.source_block(), direction.packed_floats(), direction.columns());
   Tensor out = new_side(up_);
   const Tensor dense_bias = bias.has_value() ? torch::stable::contiguous(*bias) : x_;
 
@@ -165,7 +169,7 @@ std::array<Tensor, 2> Winograd::backward(const Tensor& grad_of, const OptionalTe
   const Tensor grad = in_format_cpu(grad_of, true), z = z_of.has_value() ? in_format_cpu(*z_of, true) : grad;
   const Direction direction{!up_, shape_};  // of the gradient of x: the gradient is transformed as its source
   const int64_t per_block = direction.source_block() + (need_weight ? Direction{up_, shape_}.source_block() : 0);
-  const Chunks chunks(shape_, per_block, need_x ? direction.packed_floats() : 0);
+  const Chunks chunks(shape_, per_block, need_x ? direction.packed_floats() : 0, direction.columns());
   const Workspace gradient_data(chunks.length * direction.source_block());
   const Workspace x_data(need_weight ? chunks.length * (per_block - direction.source_block()) : 0);
 
@@ -207,7 +211,7 @@ std::array<Tensor, 2> Winograd::backward(const Tensor& grad_of, const OptionalTe
 
   const int64_t pairs = shape_.small_depths() * shape_.large_depths();
   const bool by_points = chunks.count > 1 || pairs < kFewPairs;
-  const Workspace accumulators(need_weight && by_points ? pairs * cpu::kPoints * cpu::kGradientStride : 0);
+  const Workspace accumulators(need_weight && by_points ? pairs * shape_.points() * cpu::kGradientStride : 0);
   cpu::WinogradGradientParams product_of_both{};
   if (need_weight) {
     results[1] = pooled_like(weight_);
@@ -229,13 +233,13 @@ std::array<Tensor, 2> Winograd::backward(const Tensor& grad_of, const OptionalTe
     transform(up_, from_x);
     product_of_both.add = i > 0;
     if (by_points) {
-      parallel_by_turns(pairs * cpu::kPoints, 1, [&] {
+      parallel_by_turns(pairs * shape_.points(), 1, [&] {
         return [&](int64_t begin, int64_t end) { cpu::winograd_gradient_accumulate(product_of_both, begin, end); };
       });
       continue;
     }
     parallel_by_turns(pairs, 1, [&] {
-      auto scratch = std::make_shared<Workspace>(cpu::kPoints * cpu::kGradientStride);
+      auto scratch = std::make_shared<Workspace>(shape_.points() * cpu::kGradientStride);
       cpu::WinogradGradientParams mine = product_of_both;
       mine.accumulators = scratch->data();
       return [scratch, mine](int64_t begin, int64_t end) { cpu::winograd_gradient(mine, begin, end); };

@@ -1,4 +1,4 @@
-// Convolutions of kernel 4, stride 2, padding 1 and their transposes by Winograd on the CPU (cpu/winograd.h).
+// Convolutions of kernel 3, 4 and 5 and their transposes by Winograd on the CPU (cpu/winograd.h).
 #pragma once
 
 #include "cpu/winograd.h"

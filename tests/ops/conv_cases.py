@@ -20,6 +20,9 @@ NAMES = ("x", "weight", "bias", "gamma", "beta")  # what is differentiable, in t
 CAPABILITIES = ("DEFAULT", "AVX2", "AVX512")
 DIRECTIONS = pytest.mark.parametrize("transposed", [False, True], ids=["conv", "conv_transpose"])
 
+# Kernel, stride, padding. The large side is stride times the small one, by output_padding in a transposed convolution.
+GEOMETRIES = {"k4 s2": (4, 2, 1), "k3 s1": (3, 1, 1), "k3 s2": (3, 2, 1), "k5 s2": (5, 2, 2)}
+
 
 @dataclass(frozen=True)
 class Case:
@@ -154,11 +157,21 @@ def activation_factor(case: Case, y: torch.Tensor) -> torch.Tensor | None:
     return torch.full_like(y, slope, dtype=torch.float64, requires_grad=False).masked_fill_(y.detach() > 0, 1.0)
 
 
-def halving(transposed: bool, n: int, small: int, large: int, size: tuple[int, int], **options: object) -> Case:
-    """Kernel 4, stride 2, padding 1. small, large: channels of the small and the large side; size: of the small one."""
+def scaling(
+    geometry: str, transposed: bool, n: int, small: int, large: int, size: tuple[int, int], **options: object
+) -> Case:
+    """One of GEOMETRIES. small, large: channels of the small and the large side; size: of the small one."""
+    kernel, stride, padding = GEOMETRIES[geometry]
     height, width = size
-    c_in, c_out, size = (small, large, size) if transposed else (large, small, (2 * height, 2 * width))
-    return Case(transposed, n, c_in, c_out, size, **(dict(kernel=4, stride=2, padding=1) | options))
+    c_in, c_out, size = (small, large, size) if transposed else (large, small, (stride * height, stride * width))
+    output_padding = stride + 2 * padding - kernel if transposed else 0
+    around = dict(kernel=kernel, stride=stride, padding=padding, output_padding=output_padding)
+    return Case(transposed, n, c_in, c_out, size, **(around | options))
+
+
+def halving(transposed: bool, n: int, small: int, large: int, size: tuple[int, int], **options: object) -> Case:
+    """Kernel 4, stride 2, padding 1."""
+    return scaling("k4 s2", transposed, n, small, large, size, **options)
 
 
 @contextlib.contextmanager

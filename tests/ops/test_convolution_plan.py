@@ -11,7 +11,17 @@ from fastgan.bench import shapes
 from fastgan.ops import _convolution, _library, use
 from fastgan.ops._convolution import convolution, convolution_backward, plan
 
-from .conv_cases import DIRECTIONS, Case, aten_convolutions, cotangent_of, halving, plan_of, planned
+from .conv_cases import (
+    DIRECTIONS,
+    GEOMETRIES,
+    Case,
+    aten_convolutions,
+    cotangent_of,
+    halving,
+    plan_of,
+    planned,
+    scaling,
+)
 
 pytestmark = pytest.mark.usefixtures("kernels")
 ATEN = ("aten",) * 3
@@ -60,7 +70,13 @@ def test_dcgan_in_other_dtypes(layer):
 
 
 def test_the_plan_is_a_function_of_its_arguments():
-    cases = [halving(t, n, small, 16, (8, 8)) for t in (False, True) for n in (1, 16) for small in (8, 32, 128)]
+    cases = [
+        scaling(g, t, n, small, 16, (8, 8))
+        for g in GEOMETRIES
+        for t in (False, True)
+        for n in (1, 16)
+        for small in (8, 32, 128)
+    ]
     first = []
     for again in range(3):
         with planned("auto"):  # forgets what was planned
@@ -72,8 +88,17 @@ def test_the_plan_is_a_function_of_its_arguments():
 
 # What no kernel covers, as changes to a layer of DCGAN; the size is that of x.
 NOT_COVERED = {
-    "kernel 3": {"kernel": 3},
-    "kernel 5": {"kernel": 5},
+    "kernel 2": {"kernel": 2, "padding": 0},
+    "kernel 3, padding 0": {"kernel": 3, "padding": 0},
+    "kernel 3, stride 1, padding 0": {"kernel": 3, "stride": 1, "padding": 0},
+    "kernel 3, stride 1, dilation 2": {"kernel": 3, "stride": 1, "dilation": 2, "padding": 2},
+    "kernel 3, stride 1, groups 2": {"kernel": 3, "stride": 1, "groups": 2},
+    "kernel 3, stride 1, float64": {"kernel": 3, "stride": 1, "dtype": torch.float64},
+    "kernel 3, stride 1, bfloat16": {"kernel": 3, "stride": 1, "dtype": torch.bfloat16},
+    "kernel 5, padding 1": {"kernel": 5},
+    "kernel 5, stride 1": {"kernel": 5, "stride": 1, "padding": 2},
+    "kernel 6": {"kernel": 6, "padding": 2},
+    "kernel (3, 5)": {"kernel": (3, 5), "padding": (1, 2)},
     "kernel (4, 3)": {"kernel": (4, 3)},
     "stride 1": {"stride": 1},
     "stride (2, 1)": {"stride": (2, 1)},
@@ -101,12 +126,35 @@ def test_what_is_not_covered_is_atens(transposed, change, forced):
 @pytest.mark.parametrize("forced", ["auto", *KERNELS])
 def test_odd_sizes_and_output_padding_are_atens(forced):
     with planned(forced):
-        for size in ((15, 16), (16, 15), (7, 7)):
-            assert plan_of(Case(False, 2, 64, 32, size, kernel=4, stride=2, padding=1)) == ATEN
-        for output_padding in (1, (0, 1)):
-            padded = Case(True, 2, 64, 32, (8, 8), kernel=4, stride=2, padding=1, output_padding=output_padding)
-            assert plan_of(padded) == ATEN
-        assert plan_of(Case(True, 2, 64, 32, (7, 5), kernel=3, stride=2, padding=1)) == ATEN
+        for kernel, stride, padding in GEOMETRIES.values():
+            if stride == 1:
+                continue
+            for size in ((15, 16), (16, 15), (7, 7)):
+                assert plan_of(Case(False, 2, 64, 32, size, kernel=kernel, stride=2, padding=padding)) == ATEN
+            for output_padding in (1 - kernel % 2, (0, 1)):
+                padded = Case(True, 2, 64, 32, (8, 8), kernel, 2, padding, output_padding)
+                assert plan_of(padded) == ATEN
+
+
+@DIRECTIONS
+def test_half_the_size_and_the_same_size_are_covered(transposed):
+    for geometry in GEOMETRIES:
+        for size in ((7, 5), (8, 6)):  # of the small side
+            with planned("winograd"):
+                assert plan_of(scaling(geometry, transposed, 2, 8, 5, size)) == ("winograd",) * 3, geometry
+            with planned("thin"):
+                expected = "thin" if geometry == "k4 s2" else "aten"
+                assert plan_of(scaling(geometry, transposed, 2, 8, 3, size)) == (expected,) * 3, geometry
+
+
+@DIRECTIONS
+def test_wide_layers_of_every_geometry_are_winograds(transposed):
+    with planned("auto", "AVX2"):
+        for geometry in GEOMETRIES:
+            assert plan_of(scaling(geometry, transposed, 16, 256, 256, (16, 16))) == ("winograd",) * 3, geometry
+    with planned("auto", "DEFAULT"):
+        for geometry in GEOMETRIES:
+            assert plan_of(scaling(geometry, transposed, 16, 256, 256, (16, 16))) == ATEN, geometry
 
 
 @DIRECTIONS

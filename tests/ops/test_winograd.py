@@ -1,8 +1,9 @@
-"""The CPU kernels of Winograd's F(4x4, 2x2), for kernel 4, stride 2, padding 1, through the ops that use them."""
+"""The CPU kernels of Winograd's F(4x4, 2x2) and F(4x4, 3x3), in every geometry, through the ops that use them."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 import threading
@@ -17,16 +18,17 @@ from fastgan.ops._convolution import convolution, convolution_backward
 from .conv_cases import (
     CAPABILITIES,
     DIRECTIONS,
+    GEOMETRIES,
     Case,
     all_results,
     aten_convolutions,
     check_planned,
     check_strides,
     cotangent_of,
-    halving,
     in_layout,
     planned,
     results,
+    scaling,
     statistics_of,
 )
 
@@ -61,39 +63,51 @@ AROUND = {
     "no norm none bias": {"norm": False, "activation": "none", "bias": True},
     "no norm tanh bias": {"norm": False, "activation": "tanh", "bias": True},
 }
+EVERY_GEOMETRY = pytest.mark.parametrize("geometry", GEOMETRIES)
 LAYOUTS = ("contiguous", "channels_last", "view")
 # More transformed data than one chunk holds, in all three products; the last block is short of two images.
 CHUNKED = (42, 32, 40, (16, 16))
 FLOAT32_EPS = torch.finfo(torch.float32).eps
 
 
-def close(actual, oracle, baseline, name, scale=None) -> None:
-    assert_within_winograd(actual, oracle, name, scale)
+@pytest.fixture
+def within(geometry):
+    """assert_within_winograd for the test's geometry."""
+    kernel, stride, _ = GEOMETRIES[geometry]
+    return functools.partial(assert_within_winograd, taps=-(-kernel // stride))
+
+
+@pytest.fixture
+def close(within):
+    return lambda actual, oracle, baseline, name, scale=None: within(actual, oracle, name, scale)
 
 
 def identical(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
     return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+@EVERY_GEOMETRY
 @DIRECTIONS
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("capability", CAPABILITIES)
-def test_shapes(transposed, shape, capability):
+def test_shapes(geometry, transposed, shape, capability, close):
     for around in ("norm leaky_relu bias", "no norm leaky_relu"):
-        check_planned(halving(transposed, *SHAPES[shape], **AROUND[around]), "winograd", close, capability)
+        check_planned(scaling(geometry, transposed, *SHAPES[shape], **AROUND[around]), "winograd", close, capability)
 
 
+@EVERY_GEOMETRY
 @DIRECTIONS
 @pytest.mark.parametrize("around", AROUND)
-def test_what_stands_around_the_convolution(transposed, around):
-    check_planned(halving(transposed, 3, 33, 18, (5, 6), **AROUND[around]), "winograd", close)
+def test_what_stands_around_the_convolution(geometry, transposed, around, close):
+    check_planned(scaling(geometry, transposed, 3, 33, 18, (5, 6), **AROUND[around]), "winograd", close)
 
 
+@EVERY_GEOMETRY
 @DIRECTIONS
-def test_without_gradients(transposed):
+def test_without_gradients(geometry, transposed, within):
     """y alone, not kept for backward, goes another way through BatchNorm with given statistics."""
     for around in AROUND:
-        case = halving(transposed, 3, 33, 18, (5, 6), **AROUND[around])
+        case = scaling(geometry, transposed, 3, 33, 18, (5, 6), **AROUND[around])
         tensors = case.inputs()
         with planned("winograd"):
             kept = case.op(**tensors, **case.options()).y
@@ -101,47 +115,51 @@ def test_without_gradients(transposed):
                 result = case.op(**tensors, **case.options())
         assert result.z.numel() == 0
         exact = case.modules(tensors, torch.float64)(tensors["x"].double())
-        assert_within_winograd(result.y, exact, around)
+        within(result.y, exact, around)
         assert result.y.stride() == kept.stride()
 
 
+@EVERY_GEOMETRY
 @DIRECTIONS
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("weight_layout", LAYOUTS)
-def test_layouts(transposed, layout, weight_layout):
+def test_layouts(geometry, transposed, layout, weight_layout, close):
     """Strides are ATen's; values do not depend on strides, but for sums over the output, which follow its order."""
     options = dict(layout=layout, weight_layout=weight_layout)
-    case = halving(transposed, 2, 17, 6, (3, 6), norm=False, **options)
+    case = scaling(geometry, transposed, 2, 17, 6, (3, 6), norm=False, **options)
     with planned("winograd"):
         plain = all_results(dataclasses.replace(case, layout="contiguous", weight_layout=None))
         for cotangent_layout in LAYOUTS:
             assert identical(all_results(case, cotangent=cotangent_of(case, cotangent_layout)), plain)
     for cotangent_layout in LAYOUTS:
         for around in ("norm leaky_relu bias", "no norm tanh bias"):
-            case = halving(transposed, 2, 17, 6, (3, 6), **options, **AROUND[around])
+            case = scaling(geometry, transposed, 2, 17, 6, (3, 6), **options, **AROUND[around])
             check_planned(case, "winograd", close, cotangent_layout=cotangent_layout)
 
 
+@EVERY_GEOMETRY
 @DIRECTIONS
 @pytest.mark.parametrize("layout", LAYOUTS[:2])
-def test_strides_where_dimensions_are_one(transposed, layout):
+def test_strides_where_dimensions_are_one(geometry, transposed, layout):
     """A memory format is ambiguous there; what torch decides is the format of the layers that follow."""
     for n, small, large, size in itertools.product((1, 2), (1, 3), (1, 3), ((1, 1), (1, 2))):
-        case = halving(transposed, n, small, large, size, norm=False, layout=layout)
+        case = scaling(geometry, transposed, n, small, large, size, norm=False, layout=layout)
         check_strides(case, "winograd")
 
 
+@EVERY_GEOMETRY
 @DIRECTIONS
-def test_no_convolution_of_aten_is_called(transposed):
+def test_no_convolution_of_aten_is_called(geometry, transposed):
     with planned("winograd"):
         for around in AROUND.values():
-            assert aten_convolutions(halving(transposed, 2, 8, 8, (4, 4), **around)) == set()
+            assert aten_convolutions(scaling(geometry, transposed, 2, 8, 8, (4, 4), **around)) == set()
 
 
+@EVERY_GEOMETRY
 @DIRECTIONS
-def test_gradients_are_computed_alone_as_together(transposed):
+def test_gradients_are_computed_alone_as_together(geometry, transposed, within):
     for around in ("norm leaky_relu bias", "eval leaky_relu bias", "no norm relu bias"):
-        case = halving(transposed, 2, 17, 6, (3, 6), **AROUND[around])
+        case = scaling(geometry, transposed, 2, 17, 6, (3, 6), **AROUND[around])
         tensors, cotangent = case.inputs(), cotangent_of(case)
         with planned("winograd"):
             _, together = results(case, tensors, cotangent)
@@ -150,7 +168,7 @@ def test_gradients_are_computed_alone_as_together(transposed):
                     tensors[other].requires_grad_(other == name)
                 _, alone = results(case, tensors, cotangent)
                 if around.startswith("eval"):  # with the bias the gradient of z is written out: rounded elsewhere
-                    assert_within_winograd(alone[name], together[name].double(), name)
+                    within(alone[name], together[name].double(), name)
                 else:
                     assert torch.equal(alone[name], together[name]), (around, name)
 
@@ -158,12 +176,13 @@ def test_gradients_are_computed_alone_as_together(transposed):
 # ---- statistics -----------------------------------------------------------------------------------------------------
 
 
+@EVERY_GEOMETRY
 @DIRECTIONS
 @pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize("shape", [(3, 20, 17, (5, 6)), (70, 9, 5, (4, 4)), (9, 17, 20, (16, 16))], ids=str)
-def test_statistics_survive_a_large_mean(transposed, capability, shape):
+def test_statistics_survive_a_large_mean(geometry, transposed, capability, shape):
     """Mean 1000, spread 1: a variance taken as E[z^2] - mean^2 loses every digit in float32."""
-    case = halving(transposed, *shape, bias=True, activation="none")
+    case = scaling(geometry, transposed, *shape, bias=True, activation="none")
     tensors = case.inputs()
     tensors["bias"] = (tensors["bias"].detach() + 1000 * (-1) ** torch.arange(case.c_out)).requires_grad_()
     with planned("winograd", capability):
@@ -176,11 +195,12 @@ def test_statistics_survive_a_large_mean(transposed, capability, shape):
     assert (result.y.double() - u).abs().max() <= 1000 * FLOAT32_EPS * 3
 
 
+@EVERY_GEOMETRY
 @DIRECTIONS
 @pytest.mark.parametrize("size", [(5, 6), (16, 16), (32, 32)], ids=str)
-def test_statistics_survive_an_outlier_in_the_first_pixel(transposed, size):
+def test_statistics_survive_an_outlier_in_the_first_pixel(geometry, transposed, size):
     """A sum of squares about the first value of a block cancels where that value lies far from the others."""
-    case = halving(transposed, 3, 17, 20, size, activation="none")
+    case = scaling(geometry, transposed, 3, 17, 20, size, activation="none")
     tensors = case.inputs()
     with torch.no_grad():
         tensors["x"][:, :, 0, 0] = 1000
@@ -192,31 +212,33 @@ def test_statistics_survive_an_outlier_in_the_first_pixel(transposed, size):
     assert_rounding_equal(result.invstd / invstd, one, "invstd")
 
 
+@EVERY_GEOMETRY
 @DIRECTIONS
-def test_statistics_and_kept_z(transposed):
+def test_statistics_and_kept_z(geometry, transposed, within):
     for shape in SHAPES.values():
-        case = halving(transposed, *shape)
+        case = scaling(geometry, transposed, *shape)
         tensors = case.inputs()
         with planned("winograd"):
             result = case.op(**tensors, **case.options())
         z = case.modules(tensors, torch.float64)[0](tensors["x"].double())
         mean, invstd = statistics_of(z)
-        assert_within_winograd(result.z, z, "z")
-        assert_within_winograd(result.mean, mean, "mean", scale=z.abs().max().item())
-        assert_within_winograd(result.invstd, invstd, "invstd")
+        within(result.z, z, "z")
+        within(result.mean, mean, "mean", scale=z.abs().max().item())
+        within(result.invstd, invstd, "invstd")
         assert result.mean.dtype == result.invstd.dtype == torch.float32
 
 
 # ---- independence ---------------------------------------------------------------------------------------------------
 
 
+@EVERY_GEOMETRY
 @DIRECTIONS
 @pytest.mark.parametrize("shape", [(6, 70, 40, (8, 8)), (3, 256, 130, (4, 4)), (9, 17, 33, (16, 16))], ids=str)
-def test_results_do_not_depend_on_the_number_of_threads(transposed, shape):
+def test_results_do_not_depend_on_the_number_of_threads(geometry, transposed, shape):
     threads = torch.get_num_threads()
     try:
         for around in ("norm leaky_relu bias", "no norm leaky_relu"):
-            case, outcomes = halving(transposed, *shape, **AROUND[around]), []
+            case, outcomes = scaling(geometry, transposed, *shape, **AROUND[around]), []
             for n in (1, 2, 3):
                 torch.set_num_threads(n)
                 with planned("winograd"):
@@ -228,8 +250,8 @@ def test_results_do_not_depend_on_the_number_of_threads(transposed, shape):
 
 def test_several_threads_may_call_at_once():
     cases = [
-        halving(False, 5, 40, 20, (8, 8)),
-        halving(True, 5, 20, 40, (8, 8), norm=False, bias=True),
+        scaling("k4 s2", False, 5, 40, 20, (8, 8)),
+        scaling("k3 s1", True, 5, 20, 40, (8, 8), norm=False, bias=True),
     ]
     outcomes: list[list] = [[], []]
     start = threading.Barrier(2)
@@ -257,14 +279,15 @@ def with_nan(case: Case) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     return tensors, torch.full_like(cotangent_of(case), math.nan)
 
 
+@EVERY_GEOMETRY
 @DIRECTIONS
 @pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize("shape", ["few channels", "odd size", "two tiles", "large batch", "deep large side"])
-def test_results_do_not_depend_on_what_the_workspace_held(transposed, capability, shape):
+def test_results_do_not_depend_on_what_the_workspace_held(geometry, transposed, capability, shape):
     """NaN in the padding of tiles, channels or blocks would spread through the products: 0 * NaN is NaN."""
     n, small, large, (height, width) = SHAPES[shape]
-    case = halving(transposed, n, small, large, (height, width))
-    before = [case, halving(transposed, n + 1, small + 40, large + 40, (height + 4, width + 4))]
+    case = scaling(geometry, transposed, n, small, large, (height, width))
+    before = [case, scaling(geometry, transposed, n + 1, small + 40, large + 40, (height + 4, width + 4))]
     with planned("winograd", capability):
         _library.C.release_workspaces()
         fresh = all_results(case)
@@ -275,7 +298,7 @@ def test_results_do_not_depend_on_what_the_workspace_held(transposed, capability
 
 
 def test_workspaces_are_kept_and_released():
-    case = halving(False, 2, 16, 16, (4, 4))
+    case = scaling("k4 s2", False, 2, 16, 16, (4, 4))
     with planned("winograd"):
         all_results(case)
     assert _library.C.release_workspaces() > 0
@@ -285,11 +308,12 @@ def test_workspaces_are_kept_and_released():
 # ---- what is not a number -------------------------------------------------------------------------------------------
 
 
+@EVERY_GEOMETRY
 @DIRECTIONS
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("activation", ["none", "relu", "leaky_relu", "tanh"])
-def test_nan_and_infinity_reach_what_sees_them_and_no_other_image(transposed, value, activation):
-    case = halving(transposed, 3, 18, 7, (5, 6), norm=False, activation=activation)
+def test_nan_and_infinity_reach_what_sees_them_and_no_other_image(geometry, transposed, value, activation):
+    case = scaling(geometry, transposed, 3, 18, 7, (5, 6), norm=False, activation=activation)
     tensors, cotangent = case.inputs(), cotangent_of(case)
     clean, poisoned = tensors["x"].detach(), tensors["x"].detach().clone()
     poisoned[1, 2, 3, 1] = value
@@ -315,9 +339,10 @@ def test_nan_and_infinity_reach_what_sees_them_and_no_other_image(transposed, va
         assert not torch.isfinite(grads["weight"]).all()
 
 
+@EVERY_GEOMETRY
 @DIRECTIONS
-def test_nan_reaches_the_batch_statistics(transposed):
-    case = halving(transposed, 3, 18, 7, (5, 6))
+def test_nan_reaches_the_batch_statistics(geometry, transposed):
+    case = scaling(geometry, transposed, 3, 18, 7, (5, 6))
     tensors = case.inputs()
     with torch.no_grad():
         tensors["x"][1, 2, 3, 1] = math.nan
@@ -329,10 +354,11 @@ def test_nan_reaches_the_batch_statistics(transposed):
 # ---- chunks ---------------------------------------------------------------------------------------------------------
 
 
+@EVERY_GEOMETRY
 @DIRECTIONS
-def test_chunks(transposed):
+def test_chunks(geometry, transposed, close, within):
     """Values and gradients, and that an image's results do not depend on the chunk that it is in."""
-    case = halving(transposed, *CHUNKED)
+    case = scaling(geometry, transposed, *CHUNKED)
     tensors, cotangent = case.inputs(), cotangent_of(case)
     check_planned(case, "winograd", close)
 
@@ -350,13 +376,14 @@ def test_chunks(transposed):
                 assert torch.equal(result.y, whole.y[images]), capability
                 assert torch.equal(grads["x"], whole_grads["x"][images]), capability
                 weight_grad += grads["weight"]
-        assert_within_winograd(whole_grads["weight"], weight_grad, f"gradient of weight, {capability}")
+        within(whole_grads["weight"], weight_grad, f"gradient of weight, {capability}")
 
 
+@EVERY_GEOMETRY
 @DIRECTIONS
 @pytest.mark.parametrize("around", ["eval relu", "no norm relu bias"])
-def test_chunks_with_the_activation_in_the_product(transposed, around):
-    case = halving(transposed, *CHUNKED, **AROUND[around])
+def test_chunks_with_the_activation_in_the_product(geometry, transposed, around):
+    case = scaling(geometry, transposed, *CHUNKED, **AROUND[around])
     whole = case.inputs()
     with planned("winograd"), torch.no_grad():
         y = case.op(**whole, **case.options()).y
@@ -364,26 +391,28 @@ def test_chunks_with_the_activation_in_the_product(transposed, around):
             assert torch.equal(y[images], case.op(**whole | {"x": whole["x"][images]}, **case.options()).y)
 
 
+@EVERY_GEOMETRY
 @DIRECTIONS
-def test_chunks_of_a_deep_weight(transposed):
+def test_chunks_of_a_deep_weight(geometry, transposed, within):
     """The gradient of weight alone, of many pairs of depths and two chunks."""
-    case = halving(transposed, 65, 256, 130, (1, 2), norm=False)
+    case = scaling(geometry, transposed, 65, 256, 130, (1, 2), norm=False)
     tensors, cotangent = case.inputs(), cotangent_of(case)
     x, weight = tensors["x"].detach(), tensors["weight"].detach()
     with planned("winograd"):
         grads = convolution_backward(cotangent, x, weight, *case.aten_options(), [False, True, False])
     arguments = (cotangent.double(), x.double(), weight.double(), None, *case.aten_options(), [False, True, False])
-    assert_within_winograd(grads[1], torch.ops.aten.convolution_backward(*arguments)[1])
+    within(grads[1], torch.ops.aten.convolution_backward(*arguments)[1])
 
 
 # ---- the plain ops --------------------------------------------------------------------------------------------------
 
 
+@EVERY_GEOMETRY
 @DIRECTIONS
 @pytest.mark.parametrize("mask", list(itertools.product([True, False], repeat=3)), ids=str)
 @pytest.mark.parametrize("weight_layout", LAYOUTS)
-def test_plain_convolutions(transposed, mask, weight_layout):
-    case = halving(transposed, 3, 20, 9, (3, 5), norm=False, bias=True, weight_layout=weight_layout)
+def test_plain_convolutions(geometry, transposed, mask, weight_layout, within):
+    case = scaling(geometry, transposed, 3, 20, 9, (3, 5), norm=False, bias=True, weight_layout=weight_layout)
     tensors, cotangent = case.inputs(), cotangent_of(case)
     x, weight, bias = (tensors[name].detach() for name in ("x", "weight", "bias"))
     options = case.aten_options()
@@ -391,9 +420,7 @@ def test_plain_convolutions(transposed, mask, weight_layout):
     with planned("winograd"):
         for with_bias in (True, False):
             z = convolution(x, weight, bias if with_bias else None, *options)
-            assert_within_winograd(
-                z, torch.ops.aten.convolution(*exact[:2], exact[2] if with_bias else None, *options), "z"
-            )
+            within(z, torch.ops.aten.convolution(*exact[:2], exact[2] if with_bias else None, *options), "z")
             assert z.stride() == torch.ops.aten.convolution(x, weight, None, *options).stride()
         grads = convolution_backward(cotangent, x, weight, *options, list(mask))
     assert [grad is not None for grad in grads] == list(mask)
@@ -401,18 +428,19 @@ def test_plain_convolutions(transposed, mask, weight_layout):
     oracle = torch.ops.aten.convolution_backward(*arguments)
     baseline = torch.ops.aten.convolution_backward(cotangent, x, weight, [case.c_out], *options, [True, True, True])
     if mask[0]:
-        assert_within_winograd(grads[0], oracle[0], "gradient of x")
+        within(grads[0], oracle[0], "gradient of x")
         assert grads[0].stride() == baseline[0].stride()
     if mask[1]:
-        assert_within_winograd(grads[1], oracle[1], "gradient of weight")
+        within(grads[1], oracle[1], "gradient of weight")
         assert grads[1].stride() == torch.empty_like(weight).stride()
     if mask[2]:  # a plain sum
         assert_within_oracle(grads[2], oracle[2], baseline[2], "gradient of bias", cotangent.double().norm().item())
 
 
+@EVERY_GEOMETRY
 @DIRECTIONS
-def test_plain_convolutions_take_strides_of_any_kind(transposed):
-    case = halving(transposed, 3, 20, 9, (3, 5), norm=False, layout="view")
+def test_plain_convolutions_take_strides_of_any_kind(geometry, transposed):
+    case = scaling(geometry, transposed, 3, 20, 9, (3, 5), norm=False, layout="view")
     tensors = case.inputs()
     x, weight = tensors["x"].detach(), tensors["weight"].detach()
     with planned("winograd"):
