@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 
 #include "cpu/dtype.h"
 #include "cpu/image_tiles.h"
@@ -29,22 +28,6 @@ void parallel(int64_t units, int64_t elements, const F& kernel) {
   if (units <= 0) return;
   const int64_t grain = std::max<int64_t>(1, 32768 * units / std::max<int64_t>(elements, 1));
   torch::stable::parallel_for(0, units, grain, kernel);
-}
-
-// Runs kernel(begin, end) over [0, units) too, but hands out `step` units at a time to whichever thread is free: for long
-// units, on machines whose cores are not equally fast or not equally idle. `start()` is called once a thread and gives its
-// kernel, which owns that thread's scratch memory.
-template <class Start>
-void parallel_by_turns(int64_t units, int64_t step, const Start& start) {
-  const int64_t turns = cpu::ceil_div(units, step);
-  const int64_t threads = cpu::at_most(torch::stable::get_num_threads(), turns);
-  std::atomic<int64_t> next{0};
-  torch::stable::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
-    const auto kernel = start();
-    for (int64_t turn = next++; turn < turns; turn = next++) {
-      kernel(turn * step, cpu::at_most((turn + 1) * step, units));
-    }
-  });
 }
 
 // z as the normalisation kernels see it: z itself where it is contiguous or channels-last, else a contiguous copy.

@@ -2,10 +2,10 @@
 #include "ops/winograd_cpu.h"
 
 #include <algorithm>
-#include <memory>
 
 #include "ops/layout_cpu.h"
 #include "ops/pooled_tensor.h"
+#include "ops/stages.h"
 #include "ops/tensor_cpu.h"
 #include "ops/workspace.h"
 
@@ -15,23 +15,53 @@ namespace {
 using cpu::WinogradChunk;
 using cpu::WinogradShape;
 
-constexpr int64_t kChunkFloats = int64_t(2) << 20;  // transformed data of one chunk: it is read from the cache again
-constexpr int64_t kFewUnits = 8;                    // with fewer in a chunk threads would wait: up to 4 times as much data
-constexpr int64_t kTurnElements = 65536;            // of an image: what a thread transforms in one turn
-constexpr int64_t kFewPairs = 8;                    // gradient units below which points become units too
+constexpr int64_t kChunkFloats = int64_t(2) << 20;  // transformed data held at one time: it is read from the cache again
+constexpr int64_t kMostChunkFloats = 4 * kChunkFloats;
+constexpr int64_t kTurnElements = 65536;  // of an image: what a thread transforms in one turn
+constexpr int64_t kFinishedRows = 16;     // of accumulators, in one turn
+constexpr int64_t kFewPairs = 8;          // gradient units below which points become units too
 
-// Cuts the blocks into chunks whose transformed data is at most kChunkFloats, or as much as the packed weights, which are read
-// once a chunk; `columns`: units of the product that a block gives.
+// Cuts the blocks into chunks of about kChunkFloats of transformed data, or more: so many that every thread finds a unit in one,
+// and that packed weights, which are read once a chunk, are no more than the data.
 struct Chunks {
   int64_t blocks, count, length;  // length: blocks of one chunk
+  int64_t slots;                  // chunks whose data is held at one time: one that some threads still work on, and the next
+  bool pack_ahead;                // where packed weights serve several units; otherwise a unit packs them into its cache
+
+  // `columns`: units of the product that a block gives.
   Chunks(const WinogradShape& shape, int64_t floats_per_block, int64_t packed_floats, int64_t columns)
       : blocks(shape.blocks()) {
-    const int64_t wanted = cpu::at_most(cpu::ceil_div(kFewUnits, columns), 4 * kChunkFloats / floats_per_block);
-    const int64_t fitting = std::max({std::max(kChunkFloats, packed_floats) / floats_per_block, wanted, int64_t(1)});
-    length = cpu::ceil_div(blocks, cpu::ceil_div(blocks, fitting));
+    const int64_t threads = torch::stable::get_num_threads();
+    const int64_t for_threads = cpu::ceil_div(threads, columns) * floats_per_block;
+    slots = threads > 1 ? 2 : 1;
+    const int64_t floats = std::max({kChunkFloats, packed_floats, std::min(for_threads, kMostChunkFloats)}) / slots;
+    length = cpu::ceil_div(blocks, cpu::ceil_div(blocks, cpu::at_least(floats / floats_per_block, 1)));
     count = cpu::ceil_div(blocks, length);
+    slots = cpu::at_most(slots, count);
+    pack_ahead = count > 1 || (blocks > 1 && threads > 1);
   }
   WinogradChunk operator[](int64_t i) const { return {i * length, cpu::at_most(length, blocks - i * length)}; }
+};
+
+// Transformed data of the chunks in work.
+struct Slots {
+  int64_t count, floats;
+  Workspace data;
+
+  Slots(const Chunks& chunks, int64_t floats_per_block)
+      : count(chunks.slots), floats(chunks.length * floats_per_block), data(count * floats) {}
+  float* operator[](int64_t i) const { return data.data() + i % count * floats; }
+};
+
+// The stages of something that is done chunk by chunk; none, where it is not done.
+struct ChunkStages {
+  const Chunks& chunks;
+  std::vector<int> stages;
+
+  explicit ChunkStages(const Chunks& chunks_) : chunks(chunks_), stages(chunks.count, -1) {}
+  int& operator[](int64_t i) { return stages[i]; }
+  // The one whose slot chunk i takes over.
+  int before(int64_t i) const { return i < chunks.slots ? -1 : stages[i - chunks.slots]; }
 };
 
 int64_t tiles_of(const WinogradShape& shape, const WinogradChunk& chunk) {
@@ -50,35 +80,48 @@ struct Direction {
   int64_t source_block() const { return up ? shape.small_block() : shape.large_block(); }
   int64_t packed_floats() const { return columns() * depths() * shape.packed_block(lanes); }
 
-  void pack(const cpu::WinogradPackParams& params) const {
-    parallel(columns() * depths(), packed_floats(), [&](int64_t begin, int64_t end) {
+  int add_packing(Stages& stages, const cpu::WinogradPackParams& params) const {
+    return stages.add(columns() * depths(), 1, 0, {}, [up = up, params](int64_t begin, int64_t end, float*) {
       up ? cpu::winograd_pack_up(params, begin, end) : cpu::winograd_pack_down(params, begin, end);
     });
   }
-  void multiply(const cpu::WinogradProductParams& params) const {
+  int add_product(Stages& stages, const cpu::WinogradProductParams& params, std::vector<int> after) const {
     const int64_t scratch_floats = shape.product(lanes) + (params.packed ? 0 : depths() * shape.packed_block(lanes));
     // A column's blocks stay together where its weights are packed on the way.
     const int64_t step = params.packed ? 1 : params.chunk.blocks;
-    parallel_by_turns(columns() * params.chunk.blocks, step, [&] {
-      auto scratch = std::make_shared<Workspace>(scratch_floats);
-      cpu::WinogradProductParams mine = params;
-      mine.scratch = scratch->data();
-      return [this, scratch, mine](int64_t begin, int64_t end) {
-        up ? cpu::winograd_up(mine, begin, end) : cpu::winograd_down(mine, begin, end);
-      };
-    });
+    return stages.add(columns() * params.chunk.blocks, step, scratch_floats, std::move(after),
+                      [up = up, params](int64_t begin, int64_t end, float* scratch) {
+                        cpu::WinogradProductParams mine = params;
+                        mine.scratch = scratch;
+                        up ? cpu::winograd_up(mine, begin, end) : cpu::winograd_down(mine, begin, end);
+                      });
   }
 };
 
-void transform(bool small, const cpu::WinogradTransformParams& params) {
-  const int64_t tiles = tiles_of(params.shape, params.chunk);
+int add_transform(Stages& stages, bool small, const cpu::WinogradTransformParams& params, std::vector<int> after) {
   const WinogradShape& s = params.shape;
   const int64_t elements = 16 * (small ? s.small_channels : s.phases() * s.large_channels);  // of a tile
-  parallel_by_turns(tiles, cpu::ceil_div(kTurnElements, elements), [&] {
-    return [&](int64_t begin, int64_t end) {
-      small ? cpu::winograd_transform_small(params, begin, end) : cpu::winograd_transform_large(params, begin, end);
-    };
-  });
+  return stages.add(tiles_of(s, params.chunk), cpu::ceil_div(kTurnElements, elements), 0, std::move(after),
+                    [small, params](int64_t begin, int64_t end, float*) {
+                      small ? cpu::winograd_transform_small(params, begin, end)
+                            : cpu::winograd_transform_large(params, begin, end);
+                    });
+}
+
+int add_gradient(Stages& stages, const cpu::WinogradGradientParams& params, bool by_points, std::vector<int> after) {
+  const WinogradShape& s = params.shape;
+  const int64_t pairs = s.small_depths() * s.large_depths();
+  if (by_points) {
+    return stages.add(pairs * s.points(), 1, 0, std::move(after), [params](int64_t begin, int64_t end, float*) {
+      cpu::winograd_gradient_accumulate(params, begin, end);
+    });
+  }
+  return stages.add(pairs, 1, s.points() * cpu::kGradientStride, std::move(after),
+                    [params](int64_t begin, int64_t end, float* scratch) {
+                      cpu::WinogradGradientParams mine = params;
+                      mine.accumulators = scratch;
+                      cpu::winograd_gradient(mine, begin, end);
+                    });
 }
 
 }  // namespace
@@ -148,19 +191,23 @@ Tensor Winograd::forward(const OptionalTensor& bias, const Normalization* norm, 
     product.block_square = statistics->square.data();
   }
 
-  const Workspace transformed(chunks.length * direction.source_block());
-  const Workspace packed(chunks.count > 1 ? direction.packed_floats() : 0);
-  if (chunks.count > 1) {
-    direction.pack({source.dtype, shape_, weight_view(), packed.data()});
+  const Slots slots(chunks, direction.source_block());
+  const Workspace packed(chunks.pack_ahead ? direction.packed_floats() : 0);
+  Stages stages;
+  int packing = -1;
+  if (chunks.pack_ahead) {
+    packing = direction.add_packing(stages, {source.dtype, shape_, weight_view(), packed.data()});
     product.packed = packed.data();
   }
-  source.transformed = transformed.data();
-  product.transformed = transformed.data();
+  ChunkStages products(chunks);
   for (int64_t i = 0; i < chunks.count; i++) {
     source.chunk = product.chunk = chunks[i];
-    transform(up_, source);
-    direction.multiply(product);
+    source.transformed = slots[i];
+    product.transformed = slots[i];
+    const int transformed = add_transform(stages, up_, source, {products.before(i)});
+    products[i] = direction.add_product(stages, product, {packing, transformed});
   }
+  stages.run();
   return result_in_format(out, channels_last_);
 }
 
@@ -170,14 +217,14 @@ std::array<Tensor, 2> Winograd::backward(const Tensor& grad_of, const OptionalTe
   const Direction direction{!up_, shape_};  // of the gradient of x: the gradient is transformed as its source
   const int64_t per_block = direction.source_block() + (need_weight ? Direction{up_, shape_}.source_block() : 0);
   const Chunks chunks(shape_, per_block, need_x ? direction.packed_floats() : 0, direction.columns());
-  const Workspace gradient_data(chunks.length * direction.source_block());
-  const Workspace x_data(need_weight ? chunks.length * (per_block - direction.source_block()) : 0);
+  const Slots gradient_slots(chunks, direction.source_block());
+  const Slots x_slots(chunks, per_block - direction.source_block());
+  Stages stages;
 
   cpu::WinogradTransformParams from_gradient{}, from_x{};
   from_gradient.dtype = cpu::DType::Float32;
   from_gradient.shape = shape_;
   from_gradient.image = grad.const_data_ptr();
-  from_gradient.transformed = gradient_data.data();
   if (norm != nullptr) {
     from_gradient.z = z.const_data_ptr();
     from_gradient.mean = norm->mean.data();
@@ -191,20 +238,20 @@ std::array<Tensor, 2> Winograd::backward(const Tensor& grad_of, const OptionalTe
   from_x.dtype = from_gradient.dtype;
   from_x.shape = shape_;
   from_x.image = x_.const_data_ptr();
-  from_x.transformed = x_data.data();
 
   std::array<Tensor, 2> results;
   cpu::WinogradProductParams product{};
-  const Workspace packed(need_x && chunks.count > 1 ? direction.packed_floats() : 0);
+  const bool ahead = need_x && chunks.pack_ahead;
+  const Workspace packed(ahead ? direction.packed_floats() : 0);
+  int packing = -1;
   if (need_x) {
     results[0] = new_side(!up_);
     product.dtype = from_gradient.dtype;
     product.shape = shape_;
-    product.transformed = gradient_data.data();
     product.weight = weight_view();
     product.out = results[0].mutable_data_ptr();
-    if (chunks.count > 1) {
-      direction.pack({product.dtype, shape_, weight_view(), packed.data()});
+    if (ahead) {
+      packing = direction.add_packing(stages, {product.dtype, shape_, weight_view(), packed.data()});
       product.packed = packed.data();
     }
   }
@@ -217,39 +264,35 @@ std::array<Tensor, 2> Winograd::backward(const Tensor& grad_of, const OptionalTe
     results[1] = pooled_like(weight_);
     product_of_both.dtype = from_gradient.dtype;
     product_of_both.shape = shape_;
-    product_of_both.small = up_ ? x_data.data() : gradient_data.data();
-    product_of_both.large = up_ ? gradient_data.data() : x_data.data();
     product_of_both.accumulators = accumulators.data();
     product_of_both.grad_weight = results[1].mutable_data_ptr();
     product_of_both.channels_last = weight_channels_last_;
   }
-  const int64_t work = pairs * shape_.blocks() * shape_.block_tiles() * cpu::kDepth * cpu::kDepth;
 
+  ChunkStages products(chunks), sums(chunks);
   for (int64_t i = 0; i < chunks.count; i++) {
     from_gradient.chunk = from_x.chunk = product.chunk = product_of_both.chunk = chunks[i];
-    transform(!up_, from_gradient);
-    if (need_x) direction.multiply(product);
-    if (!need_weight) continue;
-    transform(up_, from_x);
-    product_of_both.add = i > 0;
-    if (by_points) {
-      parallel_by_turns(pairs * shape_.points(), 1, [&] {
-        return [&](int64_t begin, int64_t end) { cpu::winograd_gradient_accumulate(product_of_both, begin, end); };
-      });
-      continue;
+    float *const gradient_data = gradient_slots[i], *const x_data = x_slots[i];
+    from_gradient.transformed = gradient_data;
+    const int gradient = add_transform(stages, !up_, from_gradient, {products.before(i), sums.before(i)});
+    if (need_x) {
+      product.transformed = gradient_data;
+      products[i] = direction.add_product(stages, product, {packing, gradient});
     }
-    parallel_by_turns(pairs, 1, [&] {
-      auto scratch = std::make_shared<Workspace>(shape_.points() * cpu::kGradientStride);
-      cpu::WinogradGradientParams mine = product_of_both;
-      mine.accumulators = scratch->data();
-      return [scratch, mine](int64_t begin, int64_t end) { cpu::winograd_gradient(mine, begin, end); };
-    });
+    if (!need_weight) continue;
+    from_x.transformed = x_data;
+    const int x = add_transform(stages, up_, from_x, {sums.before(i)});
+    product_of_both.small = up_ ? x_data : gradient_data;
+    product_of_both.large = up_ ? gradient_data : x_data;
+    product_of_both.add = i > 0;
+    sums[i] = add_gradient(stages, product_of_both, by_points, {gradient, x, i > 0 ? sums[i - 1] : -1});
   }
   if (need_weight && by_points) {
-    parallel(pairs * cpu::kDepth, work, [&](int64_t begin, int64_t end) {
+    stages.add(pairs * cpu::kDepth, kFinishedRows, 0, {sums[chunks.count - 1]}, [&](int64_t begin, int64_t end, float*) {
       cpu::winograd_gradient_finish(product_of_both, begin, end);
     });
   }
+  stages.run();
   if (need_x) results[0] = result_in_format(results[0], channels_last_);
   return results;
 }
