@@ -101,10 +101,11 @@ def test_geometries_and_activations(conv, act, norm, fused_op):
     ]
     fused, plain = twins(double(nn.Sequential(*layers)))
     report = fuse(fused, report=True)[1]
-    assert len(report.fused) == (norm or act is not None)
+    alone = not norm and act is None
+    assert (len(report.fused), len(report.alone)) == (not alone, alone)
     assert_same_step(fused, plain, (images(),))
-    taken = bool(report.fused) and getattr(act, "negative_slope", 0) >= 0
-    assert len(fused_op) == taken  # the sign of the output does not tell the slope where it is negative
+    taken = getattr(act, "negative_slope", 0) >= 0  # the sign of the output does not tell the slope where it is negative
+    assert len(fused_op) == taken
 
 
 @pytest.mark.parametrize(
@@ -209,12 +210,11 @@ def test_hook_added_later_makes_its_chain_plain(fused_op):
 def test_hooked_before_is_left(index, kind):
     model = conv_block(3, 4)
     getattr(model[index], kind)(lambda *args: None)
-    fused = fuse(model, report=True)[1]
-    assert len(fused.fused) == (index == 2)
-    if index == 2:
-        assert fused.fused[0].act is None
-    else:
-        assert "hooks" in fused.left["0"]
+    report = fuse(model, report=True)[1]
+    assert [str(chain) for chain in report.fused] == (["0 + 1"] if index == 2 else [])
+    reasons = (report.left, report.alone, {})[index]
+    assert ["hooks" in reason for reason in reasons.values()] == [True] * (index < 2)
+    assert len(report.left) + len(report.alone) == (index < 2)
 
 
 def test_global_hook_makes_everything_plain(fused_op):
@@ -268,7 +268,7 @@ def test_convert_sync_batchnorm(fused_op):
     with pytest.warns(UserWarning, match="replaced"):
         assert_close(fused(z), plain(z), TOLERANCE, "output")
     assert fused_op == ["conv_transpose2d_bn_act"]  # the last chain has no norm
-    assert fuse(fused, report=True)[1].left["main.0"] == "it is followed by SyncBatchNorm"
+    assert fuse(fused, report=True)[1].alone["main.0"] == "it is followed by SyncBatchNorm"
 
 
 def test_parametrised_later(fused_op):
@@ -367,9 +367,9 @@ def test_shared_norm_is_left_and_shared_activation_is_not(fused_op):
     fused, plain = twins(double(Shared()))
     report = fuse(fused, report=True)[1]
     assert [str(chain) for chain in report.fused] == ["c + act", "d + norm_d + act"]
-    assert "called more than once" in report.left["a"] and "called more than once" in report.left["b"]
+    assert "called more than once" in report.alone["a"] and "called more than once" in report.alone["b"]
     assert_same_step(fused, plain, (images(),))
-    assert len(fused_op) == 2
+    assert len(fused_op) == 4
 
 
 IN_PLACE = {
@@ -394,7 +394,7 @@ def test_leaky_relu_changed_in_place(change, implementation):
 
     fused, plain = twins(double(Adds()))
     report = fuse(fused, report=True)[1]
-    assert report.fused if change is None else "in place" in report.left["conv"]
+    assert report.fused if change is None else "in place" in report.alone["conv"]
     assert_same_step(fused, plain, (images(),))
 
 
@@ -427,14 +427,14 @@ class Optional(nn.Module):
 
 def test_optional_arguments(fused_op):
     fused, plain = twins(double(Optional()))
-    fuse(fused)
+    report = fuse(fused, report=True)[1]
+    assert "with the optional arguments" in report.alone["conv"]  # with a mask a product takes its output
     x = images()
-    expected = {(): 0, ("mask",): 0, ("features",): 0, ("mask", "features"): 0}
-    for given in expected:
+    for given in ((), ("mask",), ("features",), ("mask", "features")):
         kwargs = {"mask": {"mask": images(2, 1, 8, 8)}, "features": {"features": True}}
         arguments = {k: v for name in given for k, v in kwargs[name].items()}
         assert_close(fused(x, **arguments), plain(x, **arguments), TOLERANCE, str(given))
-    assert not fused_op  # with a mask the convolution is followed by a product: the chain is not in every trace
+    assert len(fused_op) == 4
 
 
 def test_optional_argument_that_cannot_be_traced(fused_op):
@@ -551,7 +551,7 @@ def test_path_that_depends_on_the_mode(fused_op):
             return self.bn(h) if self.training else self.bn(h) + h
 
     fused, plain = twins(double(Modes()))
-    assert "train and eval" in fuse(fused, report=True)[1].left["conv"]
+    assert "train and eval" in fuse(fused, report=True)[1].alone["conv"]
     for mode in (True, False):
         assert_same_step(fused.train(mode), plain.train(mode), (images(),))
 
@@ -781,9 +781,11 @@ def test_wrapped_models(fused_op):
     """fuse looks into wrappers whose own forward cannot be traced."""
     fused, plain = twins(double(DCGANDiscriminator()))
     wrapped = nn.DataParallel(fused)
-    assert [chain.conv for chain in fuse(wrapped, report=True)[1].fused] == ["module.main.0", "module.main.2"]
+    report = fuse(wrapped, report=True)[1]
+    assert [chain.conv for chain in report.fused] == ["module.main.0", "module.main.2"]
+    assert report.alone == {"module.main.5": "it is followed by Sigmoid"}
     assert_same_step(wrapped.module, plain, (images(2, 3, 16, 16),))
-    assert len(fused_op) == 2
+    assert len(fused_op) == 3
 
 
 def test_distributed_data_parallel(fused_op, tmp_path):
