@@ -249,7 +249,7 @@ class Upsampler(nn.Module):
 
 @dataclass
 class Wild:
-    """A model, what it takes, and how many of its convolutions `fuse` finds a chain for, of several modules or of one."""
+    """A model, what it takes, and how many chains, of several modules and of one, `fuse` finds in it."""
 
     name: str
     model: Callable[[], nn.Module]
