@@ -43,20 +43,32 @@ cpu::DType dtype_named(const std::string& dtype) {
   throw std::invalid_argument("dtype is '" + dtype + "'; it takes float32, bfloat16, float16 or float64");
 }
 
+cpu::ConvShape conv_shape(const std::string& function, const Ints& x, const Ints& weight, const Ints& stride,
+                          const Ints& padding, const Ints& dilation, bool transposed, const Ints& output_padding,
+                          int64_t groups, const std::string& dtype) {
+  const bool complete = x.size() == 4 && weight.size() == 4 && stride.size() == 2 && padding.size() == 2 &&
+                        dilation.size() == 2 && output_padding.size() == 2;
+  if (!complete) throw std::invalid_argument(function + ": x and weight take 4 sizes, the options take 2");
+  return {dtype_named(dtype), transposed, x[0], x[1], x[2], x[3], {weight[0], weight[1], weight[2], weight[3]},
+          {stride[0], stride[1]}, {padding[0], padding[1]}, {output_padding[0], output_padding[1]},
+          {dilation[0], dilation[1]}, groups};
+}
+
 // Names of the implementations of a convolution: of its output, the gradient of its input, that of its weight.
 py::tuple convolution_plan(const Ints& x, const Ints& weight, const Ints& stride, const Ints& padding, const Ints& dilation,
                            bool transposed, const Ints& output_padding, int64_t groups, const std::string& dtype,
                            int64_t threads) {
-  const bool complete = x.size() == 4 && weight.size() == 4 && stride.size() == 2 && padding.size() == 2 &&
-                        dilation.size() == 2 && output_padding.size() == 2;
-  if (!complete) throw std::invalid_argument("convolution_plan: x and weight take 4 sizes, the options take 2");
-  const cpu::ConvShape shape{dtype_named(dtype), transposed, x[0], x[1], x[2], x[3],
-                             {weight[0], weight[1], weight[2], weight[3]},
-                             {stride[0], stride[1]}, {padding[0], padding[1]}, {output_padding[0], output_padding[1]},
-                             {dilation[0], dilation[1]}, groups};
+  const cpu::ConvShape shape =
+      conv_shape("convolution_plan", x, weight, stride, padding, dilation, transposed, output_padding, groups, dtype);
   const auto planned = [&](cpu::ConvProduct product) { return cpu::name(cpu::plan(shape, product, threads)); };
   return py::make_tuple(planned(cpu::ConvProduct::Output), planned(cpu::ConvProduct::InputGradient),
                         planned(cpu::ConvProduct::WeightGradient));
+}
+
+bool convolution_covered(const Ints& weight, const Ints& stride, const Ints& padding, const Ints& dilation, bool transposed,
+                         const Ints& output_padding, int64_t groups) {
+  return cpu::ever_covered(conv_shape("convolution_covered", {1, 1, 1, 1}, weight, stride, padding, dilation, transposed,
+                                      output_padding, groups, "float32"));
 }
 
 void set_convolution_plan(const std::string& wanted) {
@@ -79,6 +91,9 @@ PYBIND11_MODULE(_C, m) {
         py::arg("threads"),
         "What computes a convolution of these shapes here: (output, gradient of x, gradient of weight), each 'aten', 'winograd', "
         "'thin' or 'matmul'.");
+  m.def("convolution_covered", &convolution_covered, py::arg("weight"), py::arg("stride"), py::arg("padding"),
+        py::arg("dilation"), py::arg("transposed"), py::arg("output_padding"), py::arg("groups"),
+        "Whether convolution_plan may say anything but 'aten' for some x and dtype.");
   m.def("set_convolution_plan", &set_convolution_plan, py::arg("plan"),
         "For tests: 'auto', or the implementation to use wherever it covers a convolution.");
   m.def("release_workspaces", &ops::release_workspaces, "Frees the scratch memory kept between calls; bytes it held.");

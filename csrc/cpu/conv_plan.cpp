@@ -184,6 +184,20 @@ ConvKernel plan(const ConvShape& s, ConvProduct product, int64_t threads) {
   return winograd_pays(s, product, threads > 0 ? threads : 1) ? ConvKernel::Winograd : ConvKernel::Aten;
 }
 
+bool ever_covered(ConvShape s) {
+  s.dtype = DType::Float32;
+  s.images = 1;
+  const int64_t kernel[2] = {s.weight[2], s.weight[3]}, one[2] = {1, 1}, even[2] = {2 * kernel[0], 2 * kernel[1]};
+  for (const auto* size : {kernel, one, even}) {  // what `covers` tells apart
+    s.height = size[0];
+    s.width = size[1];
+    for (const ConvKernel ours : {ConvKernel::Winograd, ConvKernel::Thin, ConvKernel::Matmul}) {
+      if (covers(ours, s)) return true;
+    }
+  }
+  return false;
+}
+
 bool set_planned(const std::string& word) {
   if (word == "auto") {
     forced = -1;

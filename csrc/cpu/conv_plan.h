@@ -32,6 +32,10 @@ struct ConvShape {
 
 ConvKernel plan(const ConvShape& shape, ConvProduct product, int64_t threads);
 
+// Whether there is a size of x, and a dtype, for which one of this project's kernels covers the convolution; those of `shape`
+// are not looked at.
+bool ever_covered(ConvShape shape);
+
 // For tests and measurements: "auto", or the kernel to use wherever it covers the call. Returns false for an unknown word.
 bool set_planned(const std::string& word);
 

@@ -113,7 +113,9 @@ struct ConvBnAct {
 
     const ScalarType dtype = statistics_dtype(x);
     if (!n.norm) {
-      const Tensor y = Device::convolve_activate(conv, x, weight, bias, n.activation, n.negative_slope);
+      const Tensor y = n.activation == Activation::None
+                           ? Device::convolve(conv, x, weight, bias)
+                           : Device::convolve_activate(conv, x, weight, bias, n.activation, n.negative_slope);
       return {y, nothing(x), empty(x, {0}, dtype), empty(x, {0}, dtype)};
     }
     Tensor z, mean, invstd;
@@ -144,14 +146,17 @@ struct ConvBnAct {
     const std::vector<int64_t> shape = conv.check_tensors(x, weight, bias);
     conv.check_shape("grad_y", grad_y, x, shape);
     if (n.norm) conv.check_shape("z", z, x, shape);
-    if (!n.norm || n.activation == Activation::Tanh) conv.check_shape("y", y, x, shape);
+    const bool lone = !n.norm && n.activation == Activation::None;  // nothing but the convolution: y is not read
+    if (n.activation == Activation::Tanh || !(n.norm || lone)) conv.check_shape("y", y, x, shape);
     const int64_t channels = shape[1];
     const bool batch_statistics = n.norm && n.training;
     // A bias ahead of batch statistics cannot change the output: its gradient is exactly zero.
     const Needs needs{need_x, need_weight, need_bias && !batch_statistics};
     Tensor grad_gamma = nothing(x), grad_beta = nothing(x);
     std::array<Tensor, 3> gradients;
-    if (!n.norm) {
+    if (lone) {
+      if (needs.any()) gradients = Device::convolve_backward(conv, grad_y, x, weight, needs);
+    } else if (!n.norm) {
       if (needs.any()) {
         gradients = Device::convolve_activate_backward(conv, grad_y, y, n.activation, n.negative_slope, x, weight, needs);
       }

@@ -130,10 +130,11 @@ struct CpuConvolution : ComposedConvolution<CpuPasses> {
     const Needs aten = by.of(ConvKernel::Aten, needs), winograd = by.of(ConvKernel::Winograd, needs);
     const Needs matmul = by.of(ConvKernel::Matmul, needs), thin = by.of(ConvKernel::Thin, needs);
     Gradients gradients = aten.any() ? Composed::convolve_backward(conv, grad_z, x, weight, aten) : Gradients();
-    if (thin.x || thin.weight) {
-      const auto [grad_x, grad_weight, unused] = ThinConv::backward(conv.transposed, grad_z, grad_z, x, weight,
-                                                                    Activation::None, 0.0, thin.x, thin.weight, false);
+    if (thin.any()) {
+      const auto [grad_x, grad_weight, grad_bias] = ThinConv::backward(
+          conv.transposed, grad_z, grad_z, x, weight, Activation::None, 0.0, thin.x, thin.weight, thin.bias);
       set(gradients, {grad_x, grad_weight}, thin);
+      if (thin.bias) gradients[2] = grad_bias;
     }
     if (winograd.x || winograd.weight) {
       set(gradients, Winograd(conv, x, weight).backward(grad_z, std::nullopt, nullptr, winograd.x, winograd.weight),
@@ -142,7 +143,7 @@ struct CpuConvolution : ComposedConvolution<CpuPasses> {
     if (matmul.x || matmul.weight) {
       set(gradients, MatmulConv::backward(conv, grad_z, x, weight, matmul.x, matmul.weight), matmul);
     }
-    if (needs.bias && !aten.bias) gradients[2] = bias_gradient(grad_z, grad_z, Activation::None, 0.0);
+    if (needs.bias && !aten.bias && !thin.bias) gradients[2] = bias_gradient(grad_z, grad_z, Activation::None, 0.0);
     return gradients;
   }
 

@@ -30,7 +30,11 @@ Tensor result_in_format(const Tensor& t, bool channels_last) {
   const std::vector<int64_t> stride = strides_in_format(size, channels_last);
   bool same = true;
   for (int64_t d = 0; d < 4; d++) same = same && dense.stride(d) == stride[d];
-  return same ? dense : call("aten::as_strided", "", dense, size, stride, std::optional<int64_t>());
+  return same ? dense : restrided(dense, size, stride);
+}
+
+Tensor restrided(const Tensor& t, const std::vector<int64_t>& size, const std::vector<int64_t>& stride) {
+  return call("aten::detach", "", call("aten::as_strided", "", t, size, stride, std::optional<int64_t>()));
 }
 
 }  // namespace fastgan::ops

@@ -9,13 +9,12 @@ namespace {
 // t (N, C, H, W) as a matrix (N, C * H * W), its columns in channels-last or contiguous order.
 Tensor flattened(const Tensor& t, bool channels_last) {
   const int64_t rows = t.size(0), columns = t.size(1) * t.size(2) * t.size(3);
-  return call("aten::as_strided", "", in_format_cpu(t, channels_last), std::vector<int64_t>{rows, columns},
-              std::vector<int64_t>{columns, 1}, std::optional<int64_t>());
+  return restrided(in_format_cpu(t, channels_last), {rows, columns}, {columns, 1});
 }
 
 // The inverse: a contiguous matrix seen as an image of this shape.
 Tensor unflattened(const Tensor& matrix, const std::vector<int64_t>& shape, bool channels_last) {
-  return call("aten::as_strided", "", matrix, shape, strides_in_format(shape, channels_last), std::optional<int64_t>());
+  return restrided(matrix, shape, strides_in_format(shape, channels_last));
 }
 
 std::vector<int64_t> sizes_of(const Tensor& t) { return {t.size(0), t.size(1), t.size(2), t.size(3)}; }

@@ -11,15 +11,15 @@ namespace {
 
 constexpr const char* kOp = "thin_conv";
 
-// A result in the memory order that the caller asks for, and where the kernel writes it.
+// Where the kernel writes a result; `take` gives it in the memory order that the caller asks for.
 struct Result {
-  Tensor asked, written;
+  Tensor written;
+  bool last;
 
-  Result(const Tensor& like, const std::vector<int64_t>& size, bool last)
-      : asked(pooled_in_format(like, size, like.scalar_type(), last)),
-        written(is_channels_last(asked) ? asked : pooled_in_format(like, size, like.scalar_type(), true)) {}
+  Result(const Tensor& like, const std::vector<int64_t>& size, bool last_of)
+      : written(pooled_in_format(like, size, like.scalar_type(), true)), last(last_of) {}
 
-  Tensor take() { return written.get() == asked.get() ? asked : torch::stable::copy_(asked, written); }
+  Tensor take() const { return result_in_format(written, last); }
 };
 
 cpu::ThinConvShape shape_of_conv(bool transposed, const Tensor& x, const Tensor& weight) {

@@ -117,7 +117,9 @@ class ConvBnActCase(Case):
         layer = self.layer
         pairs = ([layer.stride] * 2, [layer.padding] * 2, [0, 0], [1, 1])
         conv = Geometry(layer.transposed, *pairs, groups=1)
-        found = implementation_of(self.op, x, weight, *vectors, worthwhile=worthwhile(conv, x, weight, layer.norm))
+        found = implementation_of(
+            self.op, x, weight, *vectors, worthwhile=worthwhile(conv, x, weight, layer.norm, layer.activation)
+        )
         products = plan(x, weight, *conv.as_aten_arguments())
         if found == "reference" or set(products) == {"aten"}:
             return found

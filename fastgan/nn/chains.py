@@ -1,8 +1,9 @@
 """Finding the chains convolution (+ BatchNorm2d) (+ activation) that a module's own forward calls.
 
 The forward is traced symbolically (torch.fx), on a copy that shares the parameters and drops the hooks, in train and in
-eval mode and for each way of giving its optional arguments. A chain has to be there in every trace. The trace only
-finds; nothing of it is kept to compute with.
+eval mode and for each way of giving its optional arguments. A chain has to be there in every trace; a convolution with
+which nothing can be fused is a chain by itself where a kernel may be faster. The trace only finds; nothing of it is
+kept to compute with.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ from fastgan.nn.fused import (
     CallPattern,
     ChainNames,
     Path,
+    geometry_of,
     has_own_call,
     is_swapped,
     simple_attributes,
 )
+from fastgan.ops._convolution import covered
 
 __all__ = ["NO_FORWARD", "TracedRoot", "Untraceable", "obstacle", "trace_root"]
 
@@ -59,10 +62,10 @@ class Untraceable(Exception):
 
 @dataclass
 class TracedRoot:
-    """What tracing one module's forward told: its chains, and for its other convolutions why they have none."""
+    """What tracing one module's forward told of the convolutions that it calls."""
 
     chains: list[ChainNames]
-    reasons: dict[Path, str]
+    reasons: dict[Path, str]  # why a convolution is in no chain, or alone in its own
     calls: CallPattern
     attributes: tuple[tuple[Path, str, Any], ...]
 
@@ -230,52 +233,67 @@ def _path(name: str) -> Path:
 
 
 # -- reading a graph -------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Found:
+    """What one trace tells of a convolution."""
+
+    chain: ChainNames | None
+    reason: str | None = None  # why it is in no chain, or alone in its own
+
+
 def _common(module: nn.Module, graphs: list[fx.Graph]) -> tuple[list[ChainNames], dict[Path, str]]:
     first, *others = (_chains_of_graph(module, graph) for graph in graphs)
     chains, reasons = [], {}
     for conv, found in first.items():
-        if any(other.get(conv) != found for other in others):
-            found = "what follows it differs between train and eval mode or with the optional arguments"
-        if isinstance(found, ChainNames):
-            chains.append(found)
-        else:
-            reasons[conv] = found
+        everywhere = [found, *(other.get(conv, _Found(None)) for other in others)]
+        if any(f.chain != found.chain for f in everywhere):
+            reason = "what follows it differs between train and eval mode or with the optional arguments"
+            called = all(f.chain is not None for f in everywhere)
+            found = _alone(module.get_submodule(".".join(conv)), conv, reason) if called else _Found(None, reason)
+        if found.chain is not None:
+            chains.append(found.chain)
+        if found.reason is not None:
+            reasons[conv] = found.reason
     return chains, reasons
 
 
-def _chains_of_graph(module: nn.Module, graph: fx.Graph) -> dict[Path, ChainNames | str]:
-    """For each convolution that the graph calls: its chain, or why it has none."""
+def _chains_of_graph(module: nn.Module, graph: fx.Graph) -> dict[Path, _Found]:
+    """What the graph tells of each convolution that it calls."""
     called = {node: module.get_submodule(node.target) for node in graph.nodes if node.op == "call_module"}
     times = Counter(id(m) for m in called.values())
     convolutions = [node for node, m in called.items() if isinstance(m, _CONVOLUTIONS)]
-    return {_path(node.target): _chain(node, called, times) for node in convolutions}
+    return {_path(node.target): _find(node, called, times) for node in convolutions}
 
 
-def _chain(node: fx.Node, called: dict[fx.Node, nn.Module], times: Counter) -> ChainNames | str:
+def _find(node: fx.Node, called: dict[fx.Node, nn.Module], times: Counter) -> _Found:
     conv = called[node]
     reason = obstacle(conv)
     if reason is not None:
-        return reason
+        return _Found(None, reason)
     if times[id(conv)] > 1:
-        return f"it is called {times[id(conv)]} times in one forward"
+        return _Found(None, f"it is called {times[id(conv)]} times in one forward")
     if len(node.args) != 1 or node.kwargs:
-        return "it is called with output_size or keyword arguments"
+        return _Found(None, "it is called with output_size or keyword arguments")
     follower = _sole_module_user(node, called)
-    reason = follower if isinstance(follower, str) else _refusal(called[follower], conv, times)
+    reason = follower if isinstance(follower, str) else _refusal(follower, conv, called, times)
     if reason is not None:
-        return reason
-    conv_path = _path(node.target)
-    if type(called[follower]) is nn.BatchNorm2d:
-        act = _sole_module_user(follower, called)
-        fusable = not isinstance(act, str) and type(called[act]) in ACTIVATIONS and obstacle(called[act]) is None
-        return ChainNames(conv_path, _path(follower.target), _path(act.target) if fusable else None)
-    if _needs_its_input(follower, called):
-        return "the LeakyReLU after it: its output may be changed in place, which only the plain one allows"
-    return ChainNames(conv_path, None, _path(follower.target))
+        return _alone(conv, _path(node.target), reason)
+    if type(called[follower]) is not nn.BatchNorm2d:
+        return _Found(ChainNames(_path(node.target), None, _path(follower.target)))
+    act = _sole_module_user(follower, called)
+    fusable = not isinstance(act, str) and type(called[act]) in ACTIVATIONS and obstacle(called[act]) is None
+    return _Found(ChainNames(_path(node.target), _path(follower.target), _path(act.target) if fusable else None))
 
 
-def _refusal(module: nn.Module, conv: nn.Module, times: Counter) -> str | None:
-    """Why ``module``, which takes the convolution's output, cannot be fused with it."""
+def _alone(conv: nn.Module, path: Path, reason: str) -> _Found:
+    """A convolution with which nothing can be fused."""
+    gains = covered(conv.weight, *geometry_of(conv).as_aten_arguments())
+    return _Found(ChainNames(path, None, None) if gains else None, reason)
+
+
+def _refusal(follower: fx.Node, conv: nn.Module, called: dict[fx.Node, nn.Module], times: Counter) -> str | None:
+    """Why the module called by ``follower``, which takes the convolution's output, cannot be fused with it."""
+    module = called[follower]
     kind = type(module).__name__
     if type(module) is not nn.BatchNorm2d and type(module) not in ACTIVATIONS:
         return f"it is followed by {kind}"
@@ -287,6 +305,8 @@ def _refusal(module: nn.Module, conv: nn.Module, times: Counter) -> str | None:
             return "the BatchNorm2d after it is called more than once"
         if module.num_features != conv.out_channels:
             return f"the BatchNorm2d after it has {module.num_features} features, not {conv.out_channels}"
+    elif _needs_its_input(follower, called):
+        return "the LeakyReLU after it: its output may be changed in place, which only the plain one allows"
     return None
 
 

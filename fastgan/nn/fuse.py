@@ -1,4 +1,4 @@
-"""fuse / unfuse: run the convolution + BatchNorm + activation chains of anybody's model through the fused ops."""
+"""fuse / unfuse: run the convolution (+ BatchNorm) (+ activation) chains of anybody's model through the fused ops."""
 
 from __future__ import annotations
 
@@ -40,16 +40,22 @@ class FusedChain:
 
 @dataclass
 class FuseReport:
-    """What `fuse` did: the fused chains, and for every other Conv2d and ConvTranspose2d the reason why not."""
+    """What `fuse` did: the fused chains, and for every other Conv2d and ConvTranspose2d the reason why not.
+
+    Those of ``alone`` are fused with nothing, but run by a CPU kernel in the calls that it makes faster; those of
+    ``left`` are as they were.
+    """
 
     fused: list[FusedChain] = field(default_factory=list)
+    alone: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        lines = [f"fused: {len(self.fused)} of {len(self.fused) + len(self.left)} convolutions"]
+        lines = [f"fused: {len(self.fused)} of {len(self.fused) + len(self.alone) + len(self.left)} convolutions"]
         lines += [f"  {chain}" for chain in self.fused]
-        lines += ["not fused:"] if self.left else []
-        lines += [f"  {name or '(the model)'}: {reason}" for name, reason in self.left.items()]
+        for title, reasons in (("alone, by a kernel where one is faster:", self.alone), ("not fused:", self.left)):
+            lines += [title] if reasons else []
+            lines += [f"  {name or '(the model)'}: {reason}" for name, reason in reasons.items()]
         return "\n".join(lines)
 
 
@@ -62,6 +68,8 @@ def fuse(model: Module, report: Literal[True]) -> tuple[Module, FuseReport]: ...
 def fuse(model, report=False):
     """Make a model's Conv2d / ConvTranspose2d (+ BatchNorm2d) (+ ReLU | LeakyReLU | Tanh) chains run as one op each.
 
+    A convolution with which nothing can be fused is a chain by itself where there is a kernel that may be faster.
+
     Works in place and returns ``model``, or ``(model, FuseReport)`` with ``report=True``. Parameters, buffers,
     state_dict keys and module names stay the same objects and names; outputs, gradients and running statistics stay
     what they were, up to rounding. deepcopy, pickle, dtype and device moves, data parallelism and
@@ -69,8 +77,8 @@ def fuse(model, report=False):
 
     Chains are found by symbolic tracing, module by module; the model keeps its own forward. A chain belongs to the
     innermost module whose forward calls all of it, and is fused only while that forward runs: a layer called alone
-    gives its own output. Left as they are, with the reason in the report: lone convolutions, results used more than
-    once, layers with hooks or parametrisations, subclasses with code of their own, non-zero padding modes.
+    gives its own output. Left as they are, with the reason in the report: convolutions called more than once, with
+    hooks or parametrisations, with code of their own (subclasses), with padding modes other than zeros.
 
     A chain runs plain again, with the same numbers, for as long as one of its modules has a hook, and in calls that
     tracing did not see: optional arguments whose use cannot be traced, arguments that are neither tensors nor numbers,
@@ -92,9 +100,7 @@ def fuse(model, report=False):
     roots, failures = _trace_all(model)
     chosen = _choose(model, roots)
     made = _swap(model, roots, chosen)
-    if not report:
-        return model
-    return model, FuseReport(made, _reasons(model, roots, failures, made))
+    return (model, _report(model, roots, failures, made)) if report else model
 
 
 def unfuse(model: Module) -> Module:
@@ -162,19 +168,23 @@ def _swap(model: nn.Module, roots: dict[str, TracedRoot], chosen: dict[str, list
     return sorted(made, key=lambda chain: order.get(chain.conv, len(order)))
 
 
-def _reasons(
+def _report(
     model: nn.Module, roots: dict[str, TracedRoot], failures: dict[str, str], made: list[FusedChain]
-) -> dict[str, str]:
-    """Why each convolution outside of ``made`` was left alone, told by the innermost module that calls it."""
-    fused = {model.get_submodule(chain.conv) for chain in made}
+) -> FuseReport:
+    """What was made; reasons are told by the innermost module that calls the convolution."""
     told: dict[nn.Module, str] = {}
     for root_name, root in roots.items():  # outer modules come before those inside them
         told.update((model.get_submodule(_join(root_name, path)), reason) for path, reason in root.reasons.items())
-    reasons = {}
+    chain_of = {model.get_submodule(chain.conv): chain for chain in made}
+    report = FuseReport([chain for chain in made if chain.bn or chain.act])
     for name, module in model.named_modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module not in fused:
-            reasons[name] = obstacle(module) or told.get(module) or _why_not_called(name, failures)
-    return reasons
+        if not isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            continue
+        if module not in chain_of:
+            report.left[name] = obstacle(module) or told.get(module) or _why_not_called(name, failures)
+        elif not (chain_of[module].bn or chain_of[module].act):
+            report.alone[name] = told[module]
+    return report
 
 
 def _why_not_called(name: str, failures: dict[str, str]) -> str:

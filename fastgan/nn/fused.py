@@ -6,7 +6,8 @@
     root.forward begins     looks the chain's modules up by name, checks that they are still the ones that were fused
                             and arms the convolution
     armed convolution       computes activation(batch_norm(convolution)) by one op, updates the running statistics and
-                            leaves its output y with the BatchNorm and the activation as expected input
+                            leaves its output y with the BatchNorm and the activation as expected input; in a chain of
+                            its own it computes the convolution alone, and what follows takes y as from a plain one
     BatchNorm, activation   return an expected tensor as it is and treat every other one as the plain module does
     root.forward ends       disarms; an output that was not handed on is an error, never a wrong number
 
@@ -48,6 +49,7 @@ __all__ = [
     "Plan",
     "has_own_call",
     "chain_modules",
+    "geometry_of",
     "is_root",
     "is_swapped",
     "make_root",
@@ -119,6 +121,13 @@ def simple_attributes(module: nn.Module) -> dict[str, Any]:
     return {k: v for k, v in own if type(v) in _SWITCHES and k != "training" and not k.startswith("_")}
 
 
+def geometry_of(conv: nn.Conv2d | nn.ConvTranspose2d) -> Geometry:
+    """A module's convolution as the ops have it."""
+    output_padding = conv.output_padding if conv.transposed else (0, 0)
+    integers = (list(conv.stride), list(conv.padding), list(output_padding), list(conv.dilation))
+    return Geometry(conv.transposed, *integers, conv.groups)
+
+
 # -- the modules of a chain ------------------------------------------------------------------------------------------
 def _thread() -> int:
     return threading.get_ident()
@@ -136,7 +145,8 @@ class _ArmedChain:
         self.conv = conv
         self.bn = bn
         self.act = act
-        self.output = None
+        self.used = False
+        self.output = None  # what the others have yet to pass on
         self.before = None
 
     def arm(self) -> None:
@@ -144,9 +154,10 @@ class _ArmedChain:
         self.conv._armed[_thread()] = self
 
     def hand_on(self, y: torch.Tensor) -> None:
-        self.output = y
+        self.used = True
         for module in (self.bn, self.act):
             if module is not None:
+                self.output = y
                 module._expected.setdefault(_thread(), []).append(y)
 
     def disarm(self) -> bool:
@@ -189,7 +200,7 @@ class _Convolution(_Member):
 
     def forward(self, input: torch.Tensor, *args, **kwargs) -> torch.Tensor:
         chain = self._armed.get(_thread()) if self._armed else None
-        if chain is None or chain.output is not None or args or kwargs or input.dim() != 4:
+        if chain is None or chain.used or args or kwargs or input.dim() != 4:
             return super().forward(input, *args, **kwargs)
         y = self._chain_output(input, chain.bn, chain.act)
         if y is None:
@@ -197,17 +208,11 @@ class _Convolution(_Member):
         chain.hand_on(y)
         return y
 
-    def _convolution(self) -> Geometry:
-        """This module's convolution as the ops have it."""
-        output_padding = self.output_padding if self.transposed else (0, 0)
-        integers = (list(self.stride), list(self.padding), list(output_padding), list(self.dilation))
-        return Geometry(self.transposed, *integers, self.groups)
-
     def _chain_output(self, x: torch.Tensor, bn: nn.BatchNorm2d | None, act: nn.Module | None) -> torch.Tensor | None:
         """The chain's output, running statistics updated; None where the plain modules have to do it."""
         activation = "none" if act is None else act._activation
         slope = getattr(act, "negative_slope", 0.0)
-        conv = self._convolution()
+        conv = geometry_of(self)
         tensors = (x, self.weight, self.bias, None, None, None, None)
         batch_statistics, eps = False, 0.0
         if bn is not None:
@@ -334,19 +339,14 @@ def _lookup(root: nn.Module, path: Path | None) -> nn.Module | None:
 
 def _armed_chains(root: nn.Module, args: tuple, kwargs: dict[str, Any]) -> list[_ArmedChain]:
     """The chains of ``root`` that this call may use; those whose modules were replaced are given up."""
-    plan = root._fuse_plan
-    if _calls_for_plain_layers() or not plan.calls.covers(args, kwargs):
+    if _calls_for_plain_layers():
         return []
-    for path, name, value in plan.attributes:
-        module = _lookup(root, path)
-        if getattr(module, name, None) != value:
-            _warn(
-                f"{type(root).__name__} runs unfused while {'.'.join((*path, name))!r} differs from what it was when "
-                "fused, since its forward may take another path; call fastgan.fuse again to use the new value"
-            )
-            return []
+    plan = root._fuse_plan
+    chains = plan.chains
+    if any(len(names) > 1 for names in chains) and not _takes_a_traced_path(root, args, kwargs):
+        chains = [names for names in chains if len(names) == 1]  # a convolution alone is right on every path
     armed, lost = [], []
-    for names in plan.chains:
+    for names in chains:
         conv, bn, act = _lookup(root, names.conv), _lookup(root, names.bn), _lookup(root, names.act)
         bn = None if names.bn is None else bn
         act = None if names.act is None else act
@@ -357,6 +357,21 @@ def _armed_chains(root: nn.Module, args: tuple, kwargs: dict[str, Any]) -> list[
     if lost:
         _give_up(root, lost)
     return armed
+
+
+def _takes_a_traced_path(root: nn.Module, args: tuple, kwargs: dict[str, Any]) -> bool:
+    """Whether this call is one of those that tracing saw, so that whole chains will be gone through."""
+    plan = root._fuse_plan
+    if not plan.calls.covers(args, kwargs):
+        return False
+    for path, name, value in plan.attributes:
+        if getattr(_lookup(root, path), name, None) != value:
+            _warn(
+                f"{type(root).__name__} runs unfused while {'.'.join((*path, name))!r} differs from what it was when "
+                "fused, since its forward may take another path; call fastgan.fuse again to use the new value"
+            )
+            return False
+    return True
 
 
 def _calls_for_plain_layers() -> bool:

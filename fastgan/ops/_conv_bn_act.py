@@ -12,7 +12,9 @@ as good as torch's own batch_norm, whose third derivative over batch statistics 
 here: x (N, C_in, H, W), weight (C_out, C_in / groups, kh, kw) or transposed (C_in, C_out / groups, kh, kw), bias,
 gamma, beta, running_mean, running_var, mean, invstd (C_out,), y and z (N, C_out, H', W').
 
-z is kept for backward and empty, shape (0,), where nothing needs it; y alone could not give it back.
+z is kept for backward and empty, shape (0,), where nothing needs it; y alone could not give it back. y is kept too
+where backward reads it: for tanh, and in place of z for an activation without a norm. Without either, the op is linear
+in x and in weight, and backward takes an empty y.
 A bias in front of a BatchNorm over batch statistics cannot change y: its gradient is exactly zero.
 """
 
@@ -42,6 +44,8 @@ __all__ = ["ConvBnAct", "Geometry", "conv_bn_act", "define", "takes_kernel", "wo
 Tensor = torch.Tensor
 # Elements of z from which a CPU kernel is worth its fixed cost (see `bench`); below, `auto` takes the reference.
 SMALL = 1 << 20
+# Elements of x and weight together from which a kernel of our own for the convolution alone is worth its fixed cost.
+SMALL_ALONE = 1 << 16
 _EAGER: dict = {}  # name of an op -> its eager, differentiable form
 IntPair = int | tuple[int, int] | list[int]
 
@@ -205,8 +209,8 @@ def define(name: str, transposed: bool) -> None:
     @torch.library.register_fake(f"fastgan::{name}_backward", lib=LIBRARY)
     def _(grad_y, x, weight, bias, gamma, beta, y, z, mean, invstd, *rest):
         conv, (norm, _training, _act, _slope, need_x, need_weight, need_bias, need_affine, _eps) = split(rest)
-        grad_x = conv.backward(torch.empty_like(y), x, weight, (need_x, False, False))[0]
-        affine = x.new_empty(y.shape[1], dtype=gamma.dtype) if need_affine else x.new_empty(0)
+        grad_x = conv.backward(grad_y, x, weight, (need_x, False, False))[0]
+        affine = x.new_empty(grad_y.shape[1], dtype=gamma.dtype) if need_affine else x.new_empty(0)
         return (  # the stand-ins for what is not asked for may not be one tensor: outputs do not share memory
             grad_x if need_x else x.new_empty(0),
             torch.empty_like(weight) if need_weight else x.new_empty(0),
@@ -221,8 +225,8 @@ def define(name: str, transposed: bool) -> None:
         conv, (norm, training, _keep_z, eps, act, slope) = split(tuple(rest))
         ctx.mark_non_differentiable(z, mean, invstd)
         ctx.set_materialize_grads(False)
-        # y is read by backward only for tanh and without norm; elsewhere z stands in, and y need not be kept alive
-        y_kept = y if act == "tanh" or not norm else z
+        reads_y = act == "tanh" or not (norm or act == "none")
+        y_kept = y if reads_y else z  # what is not read need not be kept alive; z is kept in any case
         ctx.save_for_backward(x, weight, bias, gamma, beta, y_kept, z, mean, invstd)
         ctx.conv, ctx.norm, ctx.training, ctx.act, ctx.slope, ctx.eps = conv, norm, training, act, slope, eps
 
@@ -231,13 +235,13 @@ def define(name: str, transposed: bool) -> None:
         if grad_y is None:
             return None, None, None, None, None, *nones
         saved = ctx.saved_tensors  # once: recomputation by torch.utils.checkpoint allows no second look
-        need_x, need_weight, need_bias, need_gamma, need_beta = ctx.needs_input_grad[:5]
+        needed = _asked_for(ctx, saved[:5])
+        need_x, need_weight, need_bias, need_gamma, need_beta = needed
         need_affine = need_gamma or need_beta
         grads = backward_op(
             grad_y, *saved, *ctx.conv.as_op_arguments(), ctx.norm, ctx.training, ctx.act, ctx.slope,
             need_x, need_weight, need_bias, need_affine, ctx.eps,
         )  # fmt: skip
-        needed = (need_x, need_weight, need_bias, need_gamma, need_beta)
         return *(grad if need else None for grad, need in zip(grads, needed, strict=True)), *nones
 
     def backward_context(ctx, inputs, output):
@@ -275,6 +279,28 @@ def define(name: str, transposed: bool) -> None:
     torch.library.register_autograd(
         f"fastgan::{name}_backward", backward_derivative, setup_context=backward_context, lib=LIBRARY
     )
+
+
+def _asked_for(ctx, inputs: tuple[Tensor | None, ...]) -> list[bool]:
+    """Which of the op's first inputs this backward pass wants the gradients of.
+
+    ctx.needs_input_grad names those that require one, also where torch.autograd.grad(y, x) or backward(inputs=...) is
+    after fewer. As long as that is so, the engine is asked whether it goes on to the node behind each.
+    """
+    needed = ctx.needs_input_grad[: len(inputs)]
+    if torch.compiler.is_compiling():
+        return list(needed)
+    nodes = (node for node, _ in ctx.next_functions)  # of the inputs that are tensors, None where none is required
+    nodes = [None if t is None else next(nodes) for t in inputs]
+    return [need and _is_reached(node) for need, node in zip(needed, nodes, strict=True)]
+
+
+def _is_reached(node) -> bool:
+    """Whether the backward pass under way goes on to this node of the graph; True where the engine does not tell."""
+    try:
+        return torch._C._will_engine_execute_node(node)
+    except RuntimeError:  # of a leaf that torch.autograd.grad asks for, and outside of a backward pass
+        return True
 
 
 def _vjp(function, inputs, needs, cotangents):
@@ -334,12 +360,15 @@ def takes_kernel(
     """Whether a call runs by kernel. Raises NotImplementedError where "kernel" is chosen and none covers it."""
     gap = "the batch is empty" if x.numel() == 0 else activation_gap(activation, negative_slope)
     tensors = (x, weight, bias, gamma, beta, running_mean, running_var)
-    return use_kernel(conv.name, *tensors, gap=gap, worthwhile=worthwhile(conv, x, weight, norm))
+    return use_kernel(conv.name, *tensors, gap=gap, worthwhile=worthwhile(conv, x, weight, norm, activation))
 
 
-def worthwhile(conv: Geometry, x: Tensor, weight: Tensor, norm: bool) -> bool:
+def worthwhile(conv: Geometry, x: Tensor, weight: Tensor, norm: bool, activation: str) -> bool:
     """Whether a kernel that covers the call gains anything, so that `auto` takes it."""
-    if x.device.type != "cpu" or (norm and conv.out_elements(x, weight) >= SMALL):
+    alone = not norm and activation == "none"
+    if x.device.type != "cpu" or (alone and x.numel() + weight.numel() < SMALL_ALONE):
+        return not alone
+    if norm and conv.out_elements(x, weight) >= SMALL:
         return True
     # Below, and without a norm, ATen's convolution leaves no pass to save: only a kernel of our own gains anything.
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()

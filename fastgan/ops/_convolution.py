@@ -16,7 +16,7 @@ from fastgan.ops import _library
 from fastgan.ops._dispatch import use_kernel
 from fastgan.ops._library import LIBRARY
 
-__all__ = ["convolution", "convolution_backward", "plan", "release_workspaces"]
+__all__ = ["convolution", "convolution_backward", "covered", "plan", "release_workspaces"]
 
 Tensor = torch.Tensor
 # (stride, padding, dilation, transposed, output_padding, groups), in the order of aten::convolution
@@ -70,6 +70,11 @@ def plan(x: Tensor, weight: Tensor, *options) -> tuple[str, str, str]:
     frozen = tuple(tuple(o) if isinstance(o, list) else o for o in options)
     threads, capability = torch.get_num_threads(), _library.C.cpu_capability()
     return _planned(tuple(x.shape), tuple(weight.shape), frozen, _PLANNED_DTYPES[x.dtype], threads, capability)
+
+
+def covered(weight: Tensor, *options) -> bool:
+    """Whether `plan` may say anything but "aten" for a weight of this shape, whatever x is."""
+    return _library.LOADED and _library.C.convolution_covered(tuple(weight.shape), *options)
 
 
 def _pairs(options: tuple) -> tuple:

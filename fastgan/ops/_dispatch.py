@@ -110,14 +110,14 @@ def use_kernel(op: str, *tensors: torch.Tensor | None, gap: str | None = None, w
 
     Raises NotImplementedError where the choice is "kernel" and no kernel covers the call.
     """
-    if _implementation == "reference":
+    if _implementation == "reference" or (_implementation == "auto" and not worthwhile):
         return False
     gap = gap or kernel_gap(*tensors)
     if gap is None and transformed():
         gap = "no kernel works under torch.func or forward-mode differentiation"
     if gap is None:
         device = next(t.device for t in tensors if t is not None)
-        return _implementation == "kernel" or (worthwhile and not _out_of_auto(device))
+        return _implementation == "kernel" or not _out_of_auto(device)
     if _implementation == "kernel":
         raise NotImplementedError(
             f"fastgan.ops.{op}: implementation 'kernel' was asked for, but {gap}. "

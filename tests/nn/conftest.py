@@ -2,10 +2,17 @@
 
 import pytest
 
+import fastgan.nn.chains
 import fastgan.nn.fused
 from fastgan import ops
 from fastgan.ops import _library
 from fastgan.ops.bn_act import activation_gap
+
+
+@pytest.fixture(autouse=True)
+def every_convolution_covered(monkeypatch):
+    """Chains of one convolution are found wherever there could be a kernel for it, also where none is built."""
+    monkeypatch.setattr(fastgan.nn.chains, "covered", lambda weight, *options: True)
 
 
 @pytest.fixture
@@ -28,7 +35,8 @@ def fused_op(monkeypatch):
 @pytest.fixture(params=["reference", "fused_op", *(["kernel"] if _library.LOADED else [])])
 def implementation(request, monkeypatch):
     """Every test that takes this runs by each implementation that there is."""
-    monkeypatch.setattr("fastgan.ops._conv_bn_act.SMALL", 0)  # so that `auto` takes kernels for tiny tensors too
+    for limit in ("SMALL", "SMALL_ALONE"):  # so that `auto` takes kernels for tiny tensors too
+        monkeypatch.setattr(f"fastgan.ops._conv_bn_act.{limit}", 0)
     if request.param == "fused_op":
         request.getfixturevalue("fused_op")
         yield request.param

@@ -8,16 +8,18 @@ import io
 import pickle
 import threading
 import warnings
+import weakref
 
 import pytest
 import torch
+from ops.conv_cases import set_plan
 from torch import nn
 
 import fastgan.nn.fused
 from fastgan.nn import fuse, unfuse
-from fastgan.ops import gradient_penalty
+from fastgan.ops import _library, gradient_penalty
 
-from .compare import OUTPUT_TOLERANCE, assert_close, assert_same_step, twins
+from .compare import GRADIENT_TOLERANCE, OUTPUT_TOLERANCE, assert_close, assert_same_step, twins
 from .wild_models import DCGANDiscriminator, DCGANGenerator, ResidualBlock, conv_block
 
 TOLERANCE = OUTPUT_TOLERANCE[torch.float64]
@@ -101,10 +103,11 @@ def test_geometries_and_activations(conv, act, norm, fused_op):
     ]
     fused, plain = twins(double(nn.Sequential(*layers)))
     report = fuse(fused, report=True)[1]
-    assert len(report.fused) == (norm or act is not None)
+    alone = not norm and act is None
+    assert (len(report.fused), len(report.alone)) == (not alone, alone)
     assert_same_step(fused, plain, (images(),))
-    taken = bool(report.fused) and getattr(act, "negative_slope", 0) >= 0
-    assert len(fused_op) == taken  # the sign of the output does not tell the slope where it is negative
+    # Where the slope is negative, the sign of the output does not tell it.
+    assert len(fused_op) == (getattr(act, "negative_slope", 0) >= 0)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +174,166 @@ def test_double_backward(implementation):
         assert_close(p.grad, q.grad, 1e-9, "second derivative", floor=1e-3)
 
 
+# -- a convolution alone ---------------------------------------------------------------------------------------------
+class Uses(nn.Module):
+    """Two convolutions that every kernel for float32 may compute, and what is done with the output of the second."""
+
+    def __init__(self, use):
+        super().__init__()
+        self.down, self.up = nn.Conv2d(3, 5, 4, 2, 1), nn.ConvTranspose2d(5, 3, 4, 2, 1)
+        self.end = nn.Conv2d(3, 4, (8, 8))
+        self.use = use
+
+    def forward(self, x):
+        up = self.up(self.down(x).tanh())
+        return self.use(up, x).sum((2, 3)), self.use(self.end(up + 1), self.end.weight.mean())
+
+
+USES = {
+    "left": lambda h, x: h,
+    "several": lambda h, x: h.exp() + h * x,
+    "iadd": lambda h, x: h.__iadd__(x),
+    "relu_": lambda h, x: torch.nn.functional.relu(h, inplace=True),
+    "part of a view": lambda h, x: (h.view(2, -1)[:, 1:].mul_(2), h)[1],
+    "then read again": lambda h, x: h.sin() + h.mul_(3),
+}
+
+
+@pytest.mark.parametrize("planned", ["aten", "winograd", "thin", "matmul"])
+@pytest.mark.parametrize("use", USES)
+def test_output_of_a_convolution_alone_is_an_ordinary_tensor(use, planned, implementation):
+    if _library.LOADED:
+        set_plan(planned)
+    try:
+        fused, plain = twins(Uses(USES[use]))
+        assert list(fuse(fused, report=True)[1].alone) == ["down", "up", "end"]
+        check_uses(fused, plain, use, exact=implementation == "reference")
+    finally:
+        set_plan("auto")
+
+
+def check_uses(fused, plain, use, exact):
+    outcomes = []
+    for model in (fused, plain):
+        x = images().float().requires_grad_()
+        try:
+            outputs = model(x)
+            gradients = torch.autograd.grad(sum(y.square().sum() for y in outputs), [x, *model.parameters()])
+            outcomes.append([*outputs, *gradients])
+        except RuntimeError as error:
+            assert "modified by an inplace operation" in str(error)
+            outcomes.append(None)
+    assert (outcomes[0] is None) == (outcomes[1] is None) == (use == "then read again")
+    for i, (actual, expected) in enumerate(zip(*(outcome or [] for outcome in outcomes), strict=True)):
+        assert_close(actual, expected, 0.0 if exact else GRADIENT_TOLERANCE[torch.float32], f"tensor {i}")
+
+
+def test_convolution_alone_follows_every_path(fused_op):
+    """Its output is its own whatever takes it, so that neither a switch nor an argument makes it plain."""
+
+    class Paths(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.twice = nn.Conv2d(3, 3, 1), 0.0
+            self.stage = 1
+
+        def forward(self, x, flag=False):
+            if self.stage == 2:
+                return self.conv(x).exp()
+            return self.conv(self.conv(x).sin()) if self.twice else self.conv(x) * (2 if flag else 1)
+
+    fused, plain = twins(double(Paths()))
+    assert list(fuse(fused, report=True)[1].alone) == ["conv"]
+    for change, call in (({}, (True,)), ({"stage": 2}, ()), ({"stage": 3}, ()), ({"twice": 1.0}, ())):
+        for model in (fused, plain):
+            vars(model).update(change)
+        with no_warnings():
+            assert_close(fused(images(), *call), plain(images(), *call), TOLERANCE, str(change))
+    assert len(fused_op) == 4  # the second of two calls is plain
+
+
+def test_convolution_alone_and_what_is_done_to_it(fused_op):
+    fused, plain = twins(double(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sigmoid())))
+    fuse(fused)
+    assert torch.equal(fused[0](images()), plain[0](images()))
+    assert not fused_op  # outside of its root
+    seen = []
+    handle = fused[0].register_forward_hook(lambda m, args, out: seen.append(out))
+    assert_same_step(fused, plain, (images(),))
+    handle.remove()
+    assert len(seen) == 1 and not fused_op
+    for twin in (copy.deepcopy(fused), pickle.loads(pickle.dumps(fused)), fused):
+        assert_same_step(twin, plain, (images(),))
+    assert len(fused_op) == 3
+    fused[0] = plain[0] = nn.Conv2d(3, 2, 1).double()
+    with pytest.warns(UserWarning, match="replaced"):
+        fused(images())
+    assert_same_step(fused, plain, (images(),), exact=True)
+    assert len(fused_op) == 3
+
+
+def test_convolution_alone_keeps_nothing_alive(fused_op):
+    class Watched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+            self.freed = []
+
+        def forward(self, x):
+            h = self.conv(x)
+            output = weakref.ref(h)
+            h = h.sum()
+            self.freed.append(output() is None)
+            return h
+
+    model = fuse(double(Watched()))
+    with torch.no_grad():
+        model(images())
+    assert fused_op == ["conv2d_bn_act"] and model.freed == [True]
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_convolution_alone_under_autocast_and_twice_differentiated(frozen, implementation):
+    fused, plain = twins(nn.Sequential(nn.Conv2d(3, 4, 4, 2, 1), nn.Softplus(), nn.Conv2d(4, 2, 4)))
+    assert list(fuse(fused, report=True)[1].alone) == ["0", "2"]
+    for model in (fused, plain):
+        model[0].requires_grad_(not frozen)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, y_plain = fused(images().float()), plain(images().float())
+    assert y.dtype == y_plain.dtype == torch.bfloat16
+    assert_close(y.float(), y_plain.float(), 0.05, "under autocast")  # a few roundings of 2^-8
+    penalties = []
+    for model in (fused.double(), plain.double()):
+        x = images().requires_grad_()
+        (grad,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+        penalty, leaves = grad.square().sum(), [x, *(p for p in model.parameters() if p.requires_grad)]
+        penalties.append(torch.autograd.grad(penalty, leaves, allow_unused=True, materialize_grads=True))
+    for actual, expected in zip(*penalties, strict=True):
+        assert_close(actual, expected, 1e-9, "second derivative", floor=1e-3)
+
+
+@pytest.mark.parametrize("fullgraph", [True, False])
+def test_convolution_alone_compiles(fullgraph, implementation):
+    fused, plain = twins(double(nn.Sequential(nn.Conv2d(3, 4, 4, 2, 1), nn.Softplus(), nn.Conv2d(4, 2, 4))))
+    compiled = torch.compile(fuse(fused), fullgraph=fullgraph, backend="aot_eager")
+    compiled(images()).sum().backward()
+    plain(images()).sum().backward()
+    for p, q in zip(fused.parameters(), plain.parameters(), strict=True):
+        assert_close(p.grad, q.grad, 1e-9, "gradient")
+    torch._dynamo.reset()
+
+
+def test_convolution_without_a_kernel_is_left(monkeypatch):
+    asked = []
+    monkeypatch.setattr(fastgan.nn.chains, "covered", lambda weight, *options: asked.append((*weight.shape, *options)))
+    model = nn.Sequential(nn.ConvTranspose2d(3, 4, (3, 2), 2, 1, output_padding=(0, 1)), nn.Sigmoid())
+    _, report = fuse(model, report=True)
+    assert (report.fused, report.alone) == ([], {})
+    assert report.left == {"0": "it is followed by Sigmoid"}
+    assert set(map(str, asked)) == {str((3, 4, 3, 2, [2, 2], [1, 1], [1, 1], True, [0, 1], 1))}
+    assert type(model) is nn.Sequential and type(model[0]) is nn.ConvTranspose2d
+
+
 # -- what is inside a chain when it is reached from outside ----------------------------------------------------------
 def test_layers_called_alone_are_plain(fused_op):
     fused, plain = twins(double(DCGANGenerator()))
@@ -209,12 +372,11 @@ def test_hook_added_later_makes_its_chain_plain(fused_op):
 def test_hooked_before_is_left(index, kind):
     model = conv_block(3, 4)
     getattr(model[index], kind)(lambda *args: None)
-    fused = fuse(model, report=True)[1]
-    assert len(fused.fused) == (index == 2)
-    if index == 2:
-        assert fused.fused[0].act is None
-    else:
-        assert "hooks" in fused.left["0"]
+    report = fuse(model, report=True)[1]
+    assert [str(chain) for chain in report.fused] == (["0 + 1"] if index == 2 else [])
+    reasons = (report.left, report.alone, {})[index]
+    assert ["hooks" in reason for reason in reasons.values()] == [True] * (index < 2)
+    assert len(report.left) + len(report.alone) == (index < 2)
 
 
 def test_global_hook_makes_everything_plain(fused_op):
@@ -268,7 +430,7 @@ def test_convert_sync_batchnorm(fused_op):
     with pytest.warns(UserWarning, match="replaced"):
         assert_close(fused(z), plain(z), TOLERANCE, "output")
     assert fused_op == ["conv_transpose2d_bn_act"]  # the last chain has no norm
-    assert fuse(fused, report=True)[1].left["main.0"] == "it is followed by SyncBatchNorm"
+    assert fuse(fused, report=True)[1].alone["main.0"] == "it is followed by SyncBatchNorm"
 
 
 def test_parametrised_later(fused_op):
@@ -367,9 +529,9 @@ def test_shared_norm_is_left_and_shared_activation_is_not(fused_op):
     fused, plain = twins(double(Shared()))
     report = fuse(fused, report=True)[1]
     assert [str(chain) for chain in report.fused] == ["c + act", "d + norm_d + act"]
-    assert "called more than once" in report.left["a"] and "called more than once" in report.left["b"]
+    assert "called more than once" in report.alone["a"] and "called more than once" in report.alone["b"]
     assert_same_step(fused, plain, (images(),))
-    assert len(fused_op) == 2
+    assert len(fused_op) == 4
 
 
 IN_PLACE = {
@@ -394,7 +556,7 @@ def test_leaky_relu_changed_in_place(change, implementation):
 
     fused, plain = twins(double(Adds()))
     report = fuse(fused, report=True)[1]
-    assert report.fused if change is None else "in place" in report.left["conv"]
+    assert report.fused if change is None else "in place" in report.alone["conv"]
     assert_same_step(fused, plain, (images(),))
 
 
@@ -427,14 +589,14 @@ class Optional(nn.Module):
 
 def test_optional_arguments(fused_op):
     fused, plain = twins(double(Optional()))
-    fuse(fused)
+    report = fuse(fused, report=True)[1]
+    assert "with the optional arguments" in report.alone["conv"]  # with a mask a product takes its output
     x = images()
-    expected = {(): 0, ("mask",): 0, ("features",): 0, ("mask", "features"): 0}
-    for given in expected:
+    for given in ((), ("mask",), ("features",), ("mask", "features")):
         kwargs = {"mask": {"mask": images(2, 1, 8, 8)}, "features": {"features": True}}
         arguments = {k: v for name in given for k, v in kwargs[name].items()}
         assert_close(fused(x, **arguments), plain(x, **arguments), TOLERANCE, str(given))
-    assert not fused_op  # with a mask the convolution is followed by a product: the chain is not in every trace
+    assert len(fused_op) == 4
 
 
 def test_optional_argument_that_cannot_be_traced(fused_op):
@@ -551,7 +713,7 @@ def test_path_that_depends_on_the_mode(fused_op):
             return self.bn(h) if self.training else self.bn(h) + h
 
     fused, plain = twins(double(Modes()))
-    assert "train and eval" in fuse(fused, report=True)[1].left["conv"]
+    assert "train and eval" in fuse(fused, report=True)[1].alone["conv"]
     for mode in (True, False):
         assert_same_step(fused.train(mode), plain.train(mode), (images(),))
 
@@ -781,9 +943,11 @@ def test_wrapped_models(fused_op):
     """fuse looks into wrappers whose own forward cannot be traced."""
     fused, plain = twins(double(DCGANDiscriminator()))
     wrapped = nn.DataParallel(fused)
-    assert [chain.conv for chain in fuse(wrapped, report=True)[1].fused] == ["module.main.0", "module.main.2"]
+    report = fuse(wrapped, report=True)[1]
+    assert [chain.conv for chain in report.fused] == ["module.main.0", "module.main.2"]
+    assert report.alone == {"module.main.5": "it is followed by Sigmoid"}
     assert_same_step(wrapped.module, plain, (images(2, 3, 16, 16),))
-    assert len(fused_op) == 2
+    assert len(fused_op) == 3
 
 
 def test_distributed_data_parallel(fused_op, tmp_path):

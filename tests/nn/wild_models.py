@@ -111,7 +111,7 @@ class ResNetGenerator(nn.Module):
 
 
 class CycleGANGenerator(nn.Module):
-    """ReflectionPad, InstanceNorm: only the two ends could be fused, and neither is."""
+    """ReflectionPad, InstanceNorm: only the two ends could be fused, and neither is; the first runs by itself."""
 
     def __init__(self, nf=4):
         super().__init__()
@@ -249,13 +249,14 @@ class Upsampler(nn.Module):
 
 @dataclass
 class Wild:
-    """A model, what it takes, and how many chains of how many convolutions `fuse` finds."""
+    """A model, what it takes, and how many chains, of several modules and of one, `fuse` finds in it."""
 
     name: str
     model: Callable[[], nn.Module]
     inputs: Callable[[], tuple[torch.Tensor, ...]]
     fused: int
     convolutions: int
+    alone: int = 0
 
 
 def noise(*shape):
@@ -264,10 +265,10 @@ def noise(*shape):
 
 WILD = [
     Wild("dcgan_generator", DCGANGenerator, noise(3, 6, 1, 1), 3, 3),
-    Wild("dcgan_discriminator", DCGANDiscriminator, noise(3, 3, 16, 16), 2, 3),
-    Wild("unet", UNet, noise(2, 3, 16, 16), 5, 6),
-    Wild("resnet_generator", ResNetGenerator, noise(2, 6), 4, 5),
-    Wild("cyclegan_generator", CycleGANGenerator, noise(2, 3, 8, 8), 0, 3),
+    Wild("dcgan_discriminator", DCGANDiscriminator, noise(3, 3, 16, 16), 2, 3, alone=1),
+    Wild("unet", UNet, noise(2, 3, 16, 16), 5, 6, alone=1),
+    Wild("resnet_generator", ResNetGenerator, noise(2, 6), 4, 5, alone=1),
+    Wild("cyclegan_generator", CycleGANGenerator, noise(2, 3, 8, 8), 0, 3, alone=1),
     Wild(
         "conditional_discriminator",
         ConditionalDiscriminator,
@@ -278,7 +279,7 @@ WILD = [
     Wild("module_lists", ListGenerator, noise(2, 6, 3, 3), 2, 2),
     Wild("nested_sequential", nested_sequential, noise(2, 3, 9, 9), 3, 3),
     Wild("control_flow", ControlFlow, noise(2, 3, 12, 12), 2, 3),
-    Wild("feature_discriminator", FeatureDiscriminator, noise(2, 3, 16, 16), 1, 2),
+    Wild("feature_discriminator", FeatureDiscriminator, noise(2, 3, 16, 16), 1, 2, alone=1),
     Wild("shared_convolution", SharedConv, noise(2, 3, 6, 6), 0, 1),
     Wild("spectral_norm_critic", spectral_norm_critic, noise(2, 3, 8, 8), 1, 3),
     Wild("upsampler", Upsampler, noise(2, 3, 5, 5), 1, 2),

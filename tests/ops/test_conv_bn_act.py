@@ -15,6 +15,7 @@ from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from fastgan.ops import _library, conv2d_bn_act, conv_transpose2d_bn_act, update_running_stats_, use
+from fastgan.ops._conv_bn_act import Geometry, worthwhile
 
 from .conv_cases import NAMES, Case, activation_factor, module_results, set_plan, statistics_of
 
@@ -401,6 +402,87 @@ def test_only_y_is_differentiable_and_z_is_kept_where_backward_needs_it(transpos
 
 
 @DIRECTIONS
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("activation", ["none", "relu", "tanh"])
+def test_memory_is_kept_for_what_backward_reads(transposed, norm, activation, kernels):
+    case = Case(transposed=transposed, norm=norm, activation=activation)
+    kept = []
+    with use("kernel"), torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.data_ptr()) or t, lambda t: t):
+        result = case.op(**case.inputs(), **case.options())
+    assert (result.y.data_ptr() in kept) == (activation == "tanh" or (not norm and activation == "relu"))
+    assert (result.z.data_ptr() in kept) == norm or not norm
+
+
+class AskedFor(torch.utils._python_dispatch.TorchDispatchMode):
+    """What the backward ops called in the block were asked for: (x, weight, bias, gamma and beta)."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if "bn_act_backward.default" in str(function):
+            self.asked.append(args[-5:-1])
+        return function(*args, **(kwargs or {}))
+
+
+@DIRECTIONS
+@pytest.mark.parametrize("how", ["grad", "create_graph", "inputs", "leaf behind", "nested"])
+@pytest.mark.parametrize("wanted", [("x",), ("weight",), ("beta",), ("x", "gamma"), NAMES], ids="-".join)
+def test_gradients_nobody_asks_for_are_not_computed(transposed, how, wanted, kernels):
+    """All inputs require a gradient, as in a generator's step through a discriminator that is not frozen."""
+    case = Case(transposed=transposed, bias="bias" in wanted, dtype=FLOAT64)
+    tensors = case.inputs()
+    leaves = {name: tensors[name] for name in wanted}
+    if how == "leaf behind":
+        tensors |= {name: tensors[name] * 1 for name in NAMES if name in tensors}
+    with use("kernel"):
+        y = case.op(**tensors, **case.options()).y
+    cotangent = torch.randn_like(y)
+    everything = [tensors[name] for name in wanted]
+    expected = torch.autograd.grad(y, everything, cotangent, retain_graph=True)
+
+    class Nested(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, t):
+            return t.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            ctx.found = torch.autograd.grad(y, everything, cotangent)
+            found.extend(ctx.found)
+            return grad
+
+    found = []
+    with AskedFor() as listener:
+        if how == "inputs":
+            y.backward(cotangent, inputs=everything)
+            found = [t.grad for t in everything]
+        elif how == "nested":
+            Nested.apply(torch.ones((), requires_grad=True)).backward()
+        else:
+            targets = list(leaves.values()) if how == "leaf behind" else everything
+            found = torch.autograd.grad(y, targets, cotangent, create_graph=how == "create_graph")
+    affine = "gamma" in wanted or "beta" in wanted
+    assert listener.asked == [("x" in wanted, "weight" in wanted, "bias" in wanted, affine)]
+    for name, a, b in zip(wanted, found, expected, strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_all_gradients_are_computed_where_the_engine_does_not_tell_what_is_asked_for(kernels):
+    case = Case(bias=True)
+    tensors = case.inputs()
+    with use("kernel"):
+        y = case.op(**tensors, **case.options()).y
+    with AskedFor() as listener:
+        y.sum().backward(retain_graph=True)
+        direct = y.grad_fn.apply(torch.ones_like(y), None, None, None)
+    assert listener.asked == [(True,) * 4] * 2
+    for name, grad in zip(NAMES, direct[:5], strict=True):
+        assert_rounding_equal(grad, tensors[name].grad, name)
+
+
+@DIRECTIONS
 def test_backward_after_leaving_the_block_follows_forward(transposed, implementation):
     """The choice is made in forward: its graph is run by the same implementation wherever backward is called."""
     case = Case(transposed=transposed)
@@ -570,3 +652,20 @@ def test_auto_takes_kernels_only_where_passes_are_saved(monkeypatch):
         monkeypatch.setattr("fastgan.ops._conv_bn_act.SMALL", limit)
         conv2d_bn_act(x, w, None, *((g, g) if norm else (None, None)), norm=norm)
     assert taken == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("limit", "planned", "device", "alone", "activated"),
+    [
+        (0, "winograd", "cpu", True, True),
+        (0, "aten", "cpu", False, False),
+        (1000, "winograd", "cpu", False, True),  # x and weight have 728 elements
+        (0, "aten", "meta", False, True),  # elsewhere the convolution is ATen's and only an activation is saved
+    ],
+)
+def test_auto_takes_a_convolution_alone_only_by_a_kernel(limit, planned, device, alone, activated, monkeypatch):
+    monkeypatch.setattr("fastgan.ops._conv_bn_act.SMALL_ALONE", limit)
+    monkeypatch.setattr("fastgan.ops._conv_bn_act.plan", lambda *a: ("aten", planned, "aten"))
+    conv = Geometry(False, [1, 1], [0, 0], [0, 0], [1, 1], 1)
+    x, w = torch.empty(2, 4, 8, 8, device=device), torch.empty(6, 4, 3, 3, device=device)
+    assert [worthwhile(conv, x, w, False, activation) for activation in ("none", "relu")] == [alone, activated]

@@ -157,6 +157,24 @@ def test_wide_layers_of_every_geometry_are_winograds(transposed):
             assert plan_of(scaling(geometry, transposed, 16, 256, 256, (16, 16))) == ATEN, geometry
 
 
+def is_covered(case: Case) -> bool:
+    return _convolution.covered(case.inputs()["weight"], *case.aten_options())
+
+
+@DIRECTIONS
+@pytest.mark.parametrize("change", NOT_COVERED)
+def test_what_may_ever_be_covered_is_told_without_x(transposed, change):
+    layer = Case(transposed, 2, 64, 32, (1, 1), kernel=4, stride=2, padding=1, dtype=torch.float64)
+    assert is_covered(layer)
+    changed = dataclasses.replace(layer, **NOT_COVERED[change])
+    assert is_covered(changed) == (change in ("padding 0", "float64"))
+    if change == "padding 0":  # by the matrix product
+        size = (1, 1) if transposed else (4, 4)
+        with planned("auto"):
+            assert plan_of(dataclasses.replace(changed, size=size)) == ("matmul",) * 3
+    assert not is_covered(dataclasses.replace(layer, transposed=True, output_padding=1))
+
+
 @DIRECTIONS
 def test_a_forced_kernel_is_taken_where_it_covers_the_call(transposed):
     rgb, deep = halving(transposed, 2, 8, 3, (4, 4)), halving(transposed, 2, 8, 5, (4, 4))
