@@ -36,7 +36,7 @@ from fastgan.bench import report
 from fastgan.bench.case import implementation_of
 from fastgan.data import load
 from fastgan.metrics import FrechetDistance
-from fastgan.nn.fused import is_swapped
+from fastgan.nn.fused import geometry_of, is_swapped
 from fastgan.ops._conv_bn_act import worthwhile
 from fastgan.ops._convolution import plan
 from fastgan.training import rng
@@ -198,9 +198,11 @@ def computed_by(module: nn.Module, shape: torch.Size) -> str:
     """What computes a convolution of a fused network, in the words of ``fastgan bench``."""
     if not is_swapped(module):
         return "PyTorch (not fused)"
-    conv, x = module._convolution(), torch.empty(shape)
-    norm = module.bias is None  # in these networks
-    found = implementation_of(conv.name, x, module.weight, worthwhile=worthwhile(conv, x, module.weight, norm))
+    conv, x = geometry_of(module), torch.empty(shape)
+    # In these networks a norm stands for the bias, and nothing follows the convolution to one score.
+    norm, activation = module.bias is None, "none" if module.out_channels == 1 else "relu"
+    pays = worthwhile(conv, x, module.weight, norm, activation)
+    found = implementation_of(conv.name, x, module.weight, worthwhile=pays)
     products = plan(x, module.weight, *conv.as_aten_arguments())
     return found if found == "reference" else f"{found}: {', '.join(dict.fromkeys(products))}"
 
