@@ -47,7 +47,7 @@ def winograd(kernels) -> None:
 
 
 def test_the_bound_of_first_losses_is_winograds(both_ways):
-    assert both_ways.FIRST_LOSSES == numerics.WINOGRAD_MAX[2]
+    assert numerics.WINOGRAD_MAX[2] == both_ways.FIRST_LOSSES
 
 
 @pytest.mark.parametrize(
