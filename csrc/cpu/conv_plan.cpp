@@ -74,6 +74,7 @@ struct AtenRates {
 };
 
 constexpr double kMillion = 1e6;
+constexpr int64_t kFewChannels = 32;
 
 // Rates of one geometry, by direction: up, down, gradient.
 struct Rates {
@@ -87,13 +88,13 @@ constexpr Rates kKernel4Stride2 = {
      {0.0, 0.01122, 0.524, 0.134, 0.0, 0.00125, 0.75}},
     {{0.0425, 0.00879, 3.738, 0.0, 0.532}, {0.0373, 0.00899, 0.299, 0.376, 0.533}, {0.0498, 0.0123, 0.0, 0.269, 0.970}}};
 constexpr Rates kKernel3Stride2 = {
-    {{0.0097, 0.00813, 3.211, 0.0, 0.072, 0.0043, 0.80},
-     {0.0, 0.01044, 0.685, 0.005, 0.091, 0.0068, 0.85},
+    {{0.0097, 0.00813, 3.211, 0.0, 0.072, 0.0043, 0.70},
+     {0.0, 0.01044, 0.685, 0.005, 0.091, 0.0068, 0.72},
      {0.0026, 0.00977, 0.697, 0.0, 0.1, 0.0011, 0.75}},
     {{0.0143, 0.00882, 4.617, 0.172, 0.580}, {0.016, 0.0093, 1.823, 0.107, 0.569}, {0.0194, 0.01416, 0.973, 0.1, 0.457}}};
 constexpr Rates kKernel3Stride1 = {
-    {{0.0, 0.01119, 0.179, 0.021, 0.075, 0.0107, 0.80},
-     {0.0071, 0.01021, 0.582, 0.0, 0.103, 0.0033, 0.85},
+    {{0.0, 0.01119, 0.179, 0.021, 0.075, 0.0107, 0.72},
+     {0.0071, 0.01021, 0.582, 0.0, 0.103, 0.0033, 0.75},
      {0.0164, 0.00966, 0.357, 0.148, 0.0, 0.0, 0.75}},
     {{0.0116, 0.00731, 1.696, 0.0, 0.42}, {0.0119, 0.00826, 0.931, 0.0, 0.412}, {0.0115, 0.01089, 0.503, 0.0, 0.264}}};
 constexpr Rates kKernel5Stride2 = {
@@ -150,16 +151,20 @@ double aten_time(const WinogradShape& s, Direction direction, int64_t threads) {
 
 bool winograd_pays(const ConvShape& s, ConvProduct product, int64_t threads) {
   const WinogradShape shape = winograd_shape(s);
+  // Of few channels the model knows too little: what 3x3 saves in multiplications goes into the transforms.
+  if (shape.kernel == 3 && at_most(shape.small_channels, shape.large_channels) < kFewChannels) return false;
   const Direction direction = direction_of(s, product);
   const double margin = rates_of(shape).winograd[int(direction)].margin;
   return winograd_time(shape, direction, threads) < margin * aten_time(shape, direction, threads);
 }
 
-// ATen has a kernel of its own for the convolution of one channel, which is the faster on large images.
+// ATen has a kernel of its own for the convolution of one channel, which is the faster where the result is not small and still
+// fits in the cache.
 bool thin_pays(const ConvShape& s, ConvProduct product) {
   const WinogradShape shape = winograd_shape(s);
   const int64_t elements = shape.images * shape.height * shape.width * shape.small_channels;
-  return direction_of(s, product) != Direction::Down || shape.large_channels > 2 || elements <= (1 << 17);
+  const bool output = !s.transposed && product == ConvProduct::Output;
+  return !output || shape.large_channels > 2 || elements <= (1 << 19) || elements > (1 << 21);
 }
 
 }  // namespace

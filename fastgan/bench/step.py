@@ -4,6 +4,7 @@
     dcgan (Trainer)  the same; fastgan's side freezes the discriminator in the generator's update, as its Trainer does
     wgan critic      one update of the critic with BatchNorm; RMSProp, then the clip
     wgan-gp critic   one update of the critic without BatchNorm; Adam, gradient penalty
+    generator (eval) no update: a batch of images from running statistics
 
 Both sides run the same loop. fastgan's fuses the networks and exchanges the penalty and the optimiser. The plain side
 takes Adam in its fused form, the fastest that PyTorch has; RMSProp and the clip as a loop and as foreach.
@@ -44,7 +45,14 @@ from fastgan.bench.shapes import BATCH_SIZE, CHANNELS, IMAGE_SIZE, Z_DIM
 
 __all__ = ["ARCHITECTURES", "StepCase", "cases"]
 
-ARCHITECTURES = {"dcgan": "dcgan", "dcgan (Trainer)": "dcgan", "wgan critic": "wgan", "wgan-gp critic": "wgan_gp"}
+EVAL = "generator (eval)"
+ARCHITECTURES = {
+    "dcgan": "dcgan",
+    "dcgan (Trainer)": "dcgan",
+    "wgan critic": "wgan",
+    "wgan-gp critic": "wgan_gp",
+    EVAL: "dcgan",
+}
 Losses = dict[str, torch.Tensor]
 
 
@@ -109,11 +117,17 @@ def wgan_gp_critic_step(p: Players) -> Losses:
     return {"adversarial": adversarial.detach(), f"{GRADIENT}penalty": penalty.detach()}
 
 
+def generate(p: Players) -> dict[str, torch.Tensor]:
+    with p.autocast(), torch.no_grad():
+        return {"images": p.generator(p.z)}
+
+
 STEPS = {
     "dcgan": dcgan_step,
     "dcgan (Trainer)": dcgan_step,
     "wgan critic": wgan_critic_step,
     "wgan-gp critic": wgan_gp_critic_step,
+    EVAL: generate,
 }
 
 
@@ -157,6 +171,7 @@ class StepCase(Case):
     def setup(self, provider: str, dtype: torch.dtype, device: torch.device, upcast: bool = False) -> Workload:
         players, implementation = self._players(provider, dtype, device, upcast)
         step = STEPS[self.architecture]
+        players.generator.train(self.architecture != EVAL)
 
         def results() -> dict[str, torch.Tensor]:
             with _frozen(players):

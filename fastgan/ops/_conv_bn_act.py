@@ -299,7 +299,8 @@ def _is_reached(node) -> bool:
     """Whether the backward pass under way goes on to this node of the graph; True where the engine does not tell."""
     try:
         return torch._C._will_engine_execute_node(node)
-    except RuntimeError:  # of a leaf that torch.autograd.grad asks for, and outside of a backward pass
+    # of a leaf that torch.autograd.grad asks for, and outside of a backward pass; a torch that has it no longer
+    except (RuntimeError, AttributeError):
         return True
 
 

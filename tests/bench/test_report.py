@@ -138,7 +138,7 @@ def test_compare_refuses_unlike_hardware(tmp_path, facts):
 
 def test_command_line(tmp_path, facts, capsys):
     assert main(["--list", "--only", "step"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert len(capsys.readouterr().out.splitlines()) == 5
     old, new = str(tmp_path / "old.json"), str(tmp_path / "new.json")
     compared(tmp_path, facts, row(), row(ours=2.0))
     assert main(["--compare", old, old]) == 0

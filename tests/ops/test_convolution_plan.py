@@ -157,6 +157,21 @@ def test_wide_layers_of_every_geometry_are_winograds(transposed):
             assert plan_of(scaling(geometry, transposed, 16, 256, 256, (16, 16))) == ATEN, geometry
 
 
+@DIRECTIONS
+def test_few_channels_of_kernel_3_are_atens(transposed):
+    with planned("auto", "AVX2"):
+        for geometry in ("k3 s1", "k3 s2"):
+            assert plan_of(scaling(geometry, transposed, 64, 256, 24, (16, 16))) == ATEN
+            assert plan_of(scaling(geometry, transposed, 64, 256, 32, (16, 16))) != ATEN
+
+
+def test_one_channel_is_atens_where_the_result_is_large_and_fits_in_the_cache():
+    with planned("auto", "AVX2"):
+        for images, output in ((4, "thin"), (16, "aten"), (64, "thin")):
+            assert plan_of(halving(False, images, 128, 1, (32, 32))) == (output, "thin", "thin")
+            assert plan_of(halving(True, images, 128, 1, (32, 32))) == ("thin", "thin", "thin")
+
+
 def is_covered(case: Case) -> bool:
     return _convolution.covered(case.inputs()["weight"], *case.aten_options())
 
