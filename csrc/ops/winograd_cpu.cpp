@@ -21,8 +21,8 @@ constexpr int64_t kTurnElements = 65536;  // of an image: what a thread transfor
 constexpr int64_t kFinishedRows = 16;     // of accumulators, in one turn
 constexpr int64_t kFewPairs = 8;          // gradient units below which points become units too
 
-// Cuts the blocks into chunks of about kChunkFloats of transformed data, or more: so many that every thread finds a unit in one,
-// and that packed weights, which are read once a chunk, are no more than the data.
+// Cuts the blocks into chunks, of which all held at one time have about kChunkFloats of transformed data, or more: so much that
+// every thread finds a unit, and that packed weights, which are read once a chunk, are no more than the data.
 struct Chunks {
   int64_t blocks, count, length;  // length: blocks of one chunk
   int64_t slots;                  // chunks whose data is held at one time: one that some threads still work on, and the next
