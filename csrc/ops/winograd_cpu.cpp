@@ -2,6 +2,7 @@
 #include "ops/winograd_cpu.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "ops/layout_cpu.h"
 #include "ops/pooled_tensor.h"
@@ -21,36 +22,47 @@ constexpr int64_t kTurnElements = 65536;  // of an image: what a thread transfor
 constexpr int64_t kFinishedRows = 16;     // of accumulators, in one turn
 constexpr int64_t kFewPairs = 8;          // gradient units below which points become units too
 
+// Whether a thread does all of a block, from transform to result: what it transforms stays with its core, worth a tenth of the
+// time. Blocks that do not divide among the threads are shared, column by column.
+bool divides_among_threads(int64_t blocks) {
+  const int64_t threads = torch::stable::get_num_threads(), rounds = cpu::ceil_div(blocks, threads);
+  return threads > 1 && rounds * threads - blocks <= blocks / 8;
+}
+
 // Cuts the blocks into chunks, of which all held at one time have about kChunkFloats of transformed data, or more: so much that
 // every thread finds a unit, and that packed weights, which are read once a chunk, are no more than the data.
 struct Chunks {
   int64_t blocks, count, length;  // length: blocks of one chunk
   int64_t slots;                  // chunks whose data is held at one time: one that some threads still work on, and the next
+  bool by_block;                  // a thread does all of a block
+  bool in_scratch;                // and keeps its data to itself
   bool pack_ahead;                // where packed weights serve several units; otherwise a unit packs them into its cache
 
-  // `columns`: units of the product that a block gives.
-  Chunks(const WinogradShape& shape, int64_t floats_per_block, int64_t packed_floats, int64_t columns)
-      : blocks(shape.blocks()) {
+  // `columns`: units of the product that a block gives. `summed`: data goes on into the gradient of the weight, which sums over
+  // all blocks.
+  Chunks(const WinogradShape& shape, int64_t floats_per_block, int64_t packed_floats, int64_t columns, bool summed)
+      : blocks(shape.blocks()), by_block(divides_among_threads(blocks)), in_scratch(by_block && !summed) {
     const int64_t threads = torch::stable::get_num_threads();
     const int64_t for_threads = cpu::ceil_div(threads, columns) * floats_per_block;
     slots = threads > 1 ? 2 : 1;
     const int64_t floats = std::max({kChunkFloats, packed_floats, std::min(for_threads, kMostChunkFloats)}) / slots;
-    length = cpu::ceil_div(blocks, cpu::ceil_div(blocks, cpu::at_least(floats / floats_per_block, 1)));
+    length = in_scratch ? blocks : by_block ? threads : cpu::at_least(floats / floats_per_block, 1);
+    length = cpu::ceil_div(blocks, cpu::ceil_div(blocks, length));
     count = cpu::ceil_div(blocks, length);
     slots = cpu::at_most(slots, count);
-    pack_ahead = count > 1 || (blocks > 1 && threads > 1);
+    pack_ahead = by_block || count > 1 || (blocks > 1 && threads > 1);
   }
   WinogradChunk operator[](int64_t i) const { return {i * length, cpu::at_most(length, blocks - i * length)}; }
 };
 
-// Transformed data of the chunks in work.
+// Transformed data of the chunks in work; null, where it is in scratch.
 struct Slots {
   int64_t count, floats;
   Workspace data;
 
   Slots(const Chunks& chunks, int64_t floats_per_block)
-      : count(chunks.slots), floats(chunks.length * floats_per_block), data(count * floats) {}
-  float* operator[](int64_t i) const { return data.data() + i % count * floats; }
+      : count(chunks.slots), floats(chunks.in_scratch ? 0 : chunks.length * floats_per_block), data(count * floats) {}
+  float* operator[](int64_t i) const { return floats > 0 ? data.data() + i % count * floats : nullptr; }
 };
 
 // The stages of something that is done chunk by chunk; none, where it is not done.
@@ -78,6 +90,7 @@ struct Direction {
   int64_t columns() const { return up ? shape.up_columns(lanes) : shape.down_columns(lanes); }
   int64_t depths() const { return up ? shape.small_depths() : shape.large_depths(); }
   int64_t source_block() const { return up ? shape.small_block() : shape.large_block(); }
+  Direction reversed() const { return {!up, shape}; }
   int64_t packed_floats() const { return columns() * depths() * shape.packed_block(lanes); }
 
   int add_packing(Stages& stages, const cpu::WinogradPackParams& params) const {
@@ -85,27 +98,64 @@ struct Direction {
       up ? cpu::winograd_pack_up(params, begin, end) : cpu::winograd_pack_down(params, begin, end);
     });
   }
+  void multiply(const cpu::WinogradProductParams& params, int64_t begin, int64_t end) const {
+    up ? cpu::winograd_up(params, begin, end) : cpu::winograd_down(params, begin, end);
+  }
   int add_product(Stages& stages, const cpu::WinogradProductParams& params, std::vector<int> after) const {
     const int64_t scratch_floats = shape.product(lanes) + (params.packed ? 0 : depths() * shape.packed_block(lanes));
     // A column's blocks stay together where its weights are packed on the way.
     const int64_t step = params.packed ? 1 : params.chunk.blocks;
     return stages.add(columns() * params.chunk.blocks, step, scratch_floats, std::move(after),
-                      [up = up, params](int64_t begin, int64_t end, float* scratch) {
+                      [*this, params](int64_t begin, int64_t end, float* scratch) {
                         cpu::WinogradProductParams mine = params;
                         mine.scratch = scratch;
-                        up ? cpu::winograd_up(mine, begin, end) : cpu::winograd_down(mine, begin, end);
+                        multiply(mine, begin, end);
                       });
   }
 };
+
+void transform(bool small, const cpu::WinogradTransformParams& params, int64_t begin, int64_t end) {
+  small ? cpu::winograd_transform_small(params, begin, end) : cpu::winograd_transform_large(params, begin, end);
+}
 
 int add_transform(Stages& stages, bool small, const cpu::WinogradTransformParams& params, std::vector<int> after) {
   const WinogradShape& s = params.shape;
   const int64_t elements = 16 * (small ? s.small_channels : s.phases() * s.large_channels);  // of a tile
   return stages.add(tiles_of(s, params.chunk), cpu::ceil_div(kTurnElements, elements), 0, std::move(after),
-                    [small, params](int64_t begin, int64_t end, float*) {
-                      small ? cpu::winograd_transform_small(params, begin, end)
-                            : cpu::winograd_transform_large(params, begin, end);
-                    });
+                    [small, params](int64_t begin, int64_t end, float*) { transform(small, params, begin, end); });
+}
+
+// Units: the blocks of a chunk. `source` is transformed, into the thread's scratch where it names no place; the result is
+// multiplied, `other` is transformed, where there is such.
+int add_blocks(Stages& stages, const Direction& direction, const cpu::WinogradTransformParams& source,
+               const cpu::WinogradProductParams* product, const cpu::WinogradTransformParams* other, std::vector<int> after) {
+  const WinogradShape& s = direction.shape;
+  const int64_t kept = source.transformed ? 0 : direction.source_block();
+  const auto of_block = [](auto params, float* transformed, int64_t block) {
+    params.transformed = transformed;
+    params.chunk = {params.chunk.first_block + block, 1};
+    return params;
+  };
+  return stages.add(
+      source.chunk.blocks, 1, kept + s.product(direction.lanes), std::move(after),
+      [=, multiplied = product ? std::optional(*product) : std::nullopt,
+       transformed = other ? std::optional(*other) : std::nullopt](int64_t begin, int64_t end, float* scratch) {
+        for (int64_t block = begin; block < end; block++) {
+          float* data = source.transformed ? source.transformed + block * direction.source_block() : scratch;
+          const cpu::WinogradTransformParams from = of_block(source, data, block);
+          const int64_t tiles = tiles_of(s, from.chunk);
+          transform(direction.up, from, 0, tiles);
+          if (multiplied) {
+            cpu::WinogradProductParams mine = of_block(*multiplied, data, block);
+            mine.scratch = scratch + kept;
+            direction.multiply(mine, 0, direction.columns());
+          }
+          if (transformed) {
+            float* to = transformed->transformed + block * direction.reversed().source_block();
+            transform(!direction.up, of_block(*transformed, to, block), 0, tiles);
+          }
+        }
+      });
 }
 
 int add_gradient(Stages& stages, const cpu::WinogradGradientParams& params, bool by_points, std::vector<int> after) {
@@ -163,7 +213,7 @@ Tensor Winograd::new_side(bool large) const {
 
 Tensor Winograd::forward(const OptionalTensor& bias, const Normalization* norm, PartialStatistics* statistics) const {
   const Direction direction{up_, shape_};
-  const Chunks chunks(shape_, direction.source_block(), direction.packed_floats(), direction.columns());
+  const Chunks chunks(shape_, direction.source_block(), direction.packed_floats(), direction.columns(), false);
   Tensor out = new_side(up_);
   const Tensor dense_bias = bias.has_value() ? torch::stable::contiguous(*bias) : x_;
 
@@ -204,8 +254,12 @@ Tensor Winograd::forward(const OptionalTensor& bias, const Normalization* norm, 
     source.chunk = product.chunk = chunks[i];
     source.transformed = slots[i];
     product.transformed = slots[i];
-    const int transformed = add_transform(stages, up_, source, {products.before(i)});
-    products[i] = direction.add_product(stages, product, {packing, transformed});
+    if (chunks.by_block) {
+      add_blocks(stages, direction, source, &product, nullptr, {packing});
+    } else {
+      const int transformed = add_transform(stages, up_, source, {products.before(i)});
+      products[i] = direction.add_product(stages, product, {packing, transformed});
+    }
   }
   stages.run();
   return result_in_format(out, channels_last_);
@@ -216,7 +270,7 @@ std::array<Tensor, 2> Winograd::backward(const Tensor& grad_of, const OptionalTe
   const Tensor grad = in_format_cpu(grad_of, true), z = z_of.has_value() ? in_format_cpu(*z_of, true) : grad;
   const Direction direction{!up_, shape_};  // of the gradient of x: the gradient is transformed as its source
   const int64_t per_block = direction.source_block() + (need_weight ? Direction{up_, shape_}.source_block() : 0);
-  const Chunks chunks(shape_, per_block, need_x ? direction.packed_floats() : 0, direction.columns());
+  const Chunks chunks(shape_, per_block, need_x ? direction.packed_floats() : 0, direction.columns(), need_weight);
   const Slots gradient_slots(chunks, direction.source_block());
   const Slots x_slots(chunks, per_block - direction.source_block());
   Stages stages;
@@ -269,24 +323,31 @@ std::array<Tensor, 2> Winograd::backward(const Tensor& grad_of, const OptionalTe
     product_of_both.channels_last = weight_channels_last_;
   }
 
-  ChunkStages products(chunks), sums(chunks);
-  for (int64_t i = 0; i < chunks.count; i++) {
-    from_gradient.chunk = from_x.chunk = product.chunk = product_of_both.chunk = chunks[i];
-    float *const gradient_data = gradient_slots[i], *const x_data = x_slots[i];
-    from_gradient.transformed = gradient_data;
-    const int gradient = add_transform(stages, !up_, from_gradient, {products.before(i), sums.before(i)});
-    if (need_x) {
-      product.transformed = gradient_data;
-      products[i] = direction.add_product(stages, product, {packing, gradient});
-    }
-    if (!need_weight) continue;
-    from_x.transformed = x_data;
-    const int x = add_transform(stages, up_, from_x, {sums.before(i)});
-    product_of_both.small = up_ ? x_data : gradient_data;
-    product_of_both.large = up_ ? gradient_data : x_data;
+  ChunkStages gradients(chunks), xs(chunks), products(chunks), sums(chunks);
+  const auto add_sums = [&](int64_t i) {
+    product_of_both.chunk = chunks[i];
+    product_of_both.small = up_ ? x_slots[i] : gradient_slots[i];
+    product_of_both.large = up_ ? gradient_slots[i] : x_slots[i];
     product_of_both.add = i > 0;
-    sums[i] = add_gradient(stages, product_of_both, by_points, {gradient, x, i > 0 ? sums[i - 1] : -1});
+    sums[i] = add_gradient(stages, product_of_both, by_points, {gradients[i], xs[i], i > 0 ? sums[i - 1] : -1});
+  };
+  for (int64_t i = 0; i < chunks.count; i++) {
+    from_gradient.chunk = from_x.chunk = product.chunk = chunks[i];
+    from_gradient.transformed = gradient_slots[i];
+    product.transformed = gradient_slots[i];
+    from_x.transformed = x_slots[i];
+    if (chunks.by_block) {
+      gradients[i] = xs[i] = products[i] = add_blocks(stages, direction, from_gradient, need_x ? &product : nullptr,
+                                                      need_weight ? &from_x : nullptr, {packing, sums.before(i)});
+    } else {
+      gradients[i] = add_transform(stages, !up_, from_gradient, {products.before(i), sums.before(i)});
+      if (need_x) products[i] = direction.add_product(stages, product, {packing, gradients[i]});
+      if (need_weight) xs[i] = add_transform(stages, up_, from_x, {sums.before(i)});
+    }
+    // One chunk behind, where its data is held: threads that have done their part of this one find more to do.
+    if (need_weight && i + 1 >= chunks.slots) add_sums(i + 1 - chunks.slots);
   }
+  if (need_weight && chunks.slots > 1) add_sums(chunks.count - 1);
   if (need_weight && by_points) {
     stages.add(pairs * cpu::kDepth, kFinishedRows, 0, {sums[chunks.count - 1]}, [&](int64_t begin, int64_t end, float*) {
       cpu::winograd_gradient_finish(product_of_both, begin, end);

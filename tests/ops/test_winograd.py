@@ -233,16 +233,21 @@ def test_statistics_and_kept_z(geometry, transposed, within):
 
 @EVERY_GEOMETRY
 @DIRECTIONS
-@pytest.mark.parametrize("shape", [(6, 70, 40, (8, 8)), (3, 256, 130, (4, 4)), (9, 17, 33, (16, 16))], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(6, 70, 40, (8, 8)), (3, 256, 130, (4, 4)), (9, 17, 33, (16, 16)), (31, 5, 17, (16, 16))], ids=str
+)
 def test_results_do_not_depend_on_the_number_of_threads(geometry, transposed, shape):
+    """Of all, and of the gradient of x where the weight is frozen. In the last shape blocks divide among two threads."""
     threads = torch.get_num_threads()
     try:
         for around in ("norm leaky_relu bias", "no norm leaky_relu"):
             case, outcomes = scaling(geometry, transposed, *shape, **AROUND[around]), []
             for n in (1, 2, 3):
                 torch.set_num_threads(n)
+                frozen = case.inputs()
+                frozen["weight"].requires_grad_(False)
                 with planned("winograd"):
-                    outcomes.append(all_results(case))
+                    outcomes.append(all_results(case) + all_results(case, frozen))
             assert identical(outcomes[0], outcomes[1]) and identical(outcomes[0], outcomes[2]), around
     finally:
         torch.set_num_threads(threads)
