@@ -1,6 +1,8 @@
-// Every kernel over awkward sizes on memory of exactly the right size, for a build with the address and alignment
-// sanitizers: they see an access past an end and a vector load off its alignment. Results are test_kernels.py's business.
+// Every kernel over awkward sizes on memory of exactly the right size, for builds with sanitizers (an access past an end,
+// a vector load off its alignment, undefined arithmetic) and with the race detector. Results are test_kernels.py's business.
+// Prints the kernels run and the number of failures.
 #include <cstdio>
+#include <set>
 
 #include "kernels.cpp"
 
@@ -8,8 +10,10 @@ namespace {
 
 int failures = 0;
 std::string only;  // the first argument: stop after this op
+std::set<std::string> ran;
 
 void check(const char* op, const char* error) {
+  ran.insert(op);
   if (!error) return;
   std::printf("%s: %s\n", op, error);
   ++failures;
@@ -79,6 +83,7 @@ int main(int count, char** arguments) {
       samples(dtype, 2, 4104, offset);
     }
   }
+  for (const std::string& op : ran) std::printf("ran %s\n", op.c_str());
   std::printf("%d failures\n", failures);
   return failures != 0;
 }

@@ -1,10 +1,9 @@
-"""Tests of the tester: faults put into a copy of the kernel sources are found, and the sources as they are pass."""
+"""The kernels under the address and undefined-behaviour sanitizers; faults put into a copy of the sources are found."""
 
 from __future__ import annotations
 
 import math
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,20 +11,9 @@ import pytest
 import torch
 
 from .structs import ORDERS, ImageShape, Kernels
-from .toolchain import CSRC, HERE, compile_for_host
+from .toolchain import HERE, compile_for_host, faulty_sources
 
 SANITIZE = ["-O0", "-g1", "-fsanitize=address,alignment", "-fno-sanitize-recover=all"]
-
-
-def faulty_sources(folder: Path, *faults: tuple[str, str, str]) -> Path:
-    """A copy of csrc with each (file of cuda/, text, replacement) applied; the text must stand there exactly once."""
-    copy = Path(shutil.copytree(CSRC, folder / "csrc"))
-    for name, text, replacement in faults:
-        file = copy / "cuda" / name
-        source = file.read_text()
-        assert source.count(text) == 1, f"{name} no longer holds {text!r} once: adapt this fault"
-        file.write_text(source.replace(text, replacement))
-    return copy
 
 
 def sweep(executable: Path, *arguments: str) -> subprocess.CompletedProcess:
