@@ -39,8 +39,6 @@
 #define blockDim (::cuda_on_host::block.thread_extent)
 #define gridDim (::cuda_on_host::block.grid_extent)
 
-#define CUDA_ON_HOST_WHERE ::cuda_on_host::Where where = ::cuda_on_host::Where::current()
-
 inline void __syncthreads(CUDA_ON_HOST_WHERE) { cuda_on_host::block_barrier(where); }
 inline void __syncwarp(unsigned mask = 0xffffffffu, CUDA_ON_HOST_WHERE) { cuda_on_host::warp_barrier(mask, where); }
 inline void __threadfence() {

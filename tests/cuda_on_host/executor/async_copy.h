@@ -43,16 +43,27 @@ inline void cp_async(void* shared, const void* global, unsigned bytes, unsigned 
   }
 }
 
+inline void cp_async_4(void* shared, const void* global, unsigned valid = 4, CUDA_ON_HOST_WHERE) {
+  cp_async(shared, global, 4, valid, where);
+}
+inline void cp_async_8(void* shared, const void* global, unsigned valid = 8, CUDA_ON_HOST_WHERE) {
+  cp_async(shared, global, 8, valid, where);
+}
+inline void cp_async_16(void* shared, const void* global, unsigned valid = 16, CUDA_ON_HOST_WHERE) {
+  cp_async(shared, global, 16, valid, where);
+}
+
 inline void cp_async_commit_group() {
   const InExecutor guard;
   if (!self->group_open) self->copy_groups.push_back({{}, races::begin_operation(races::Proxy::Generic)});  // an empty one
   self->group_open = false;
 }
 
-inline void cp_async_wait_group(unsigned newest_left) {
+template <unsigned kNewestLeft>
+void cp_async_wait_group() {
   const InExecutor guard;
   Thread& me = *self;
-  while (me.copy_groups.size() - me.group_open > newest_left) {
+  while (me.copy_groups.size() - me.group_open > kNewestLeft) {
     for (const AsyncCopy& copy : me.copy_groups.front().copies) land(copy);
     races::operation_done(me.copy_groups.front().operation);
     me.copy_groups.pop_front();
@@ -75,7 +86,7 @@ inline void complete_phase_if_due(Mbarrier& m) {
   m.arrivals = races::successor(m.completed);
 }
 
-inline void mbarrier_init(uint64_t* address, unsigned arrivals, const Where& where) {
+inline void mbarrier_init(uint64_t* address, unsigned arrivals, CUDA_ON_HOST_WHERE) {
   const InExecutor guard;
   if (shared_bytes_from(address) < sizeof *address) fail("mbarrier outside shared memory at " + to_string(where));
   if (block.mbarriers.count(address)) fail("mbarrier initialised twice, at " + to_string(where));
@@ -87,7 +98,7 @@ inline void mbarrier_init(uint64_t* address, unsigned arrivals, const Where& whe
   m.completed = races::new_point();
 }
 
-inline void mbarrier_arrive_expect_tx(uint64_t* address, unsigned bytes, const char* what, const Where& where) {
+inline void arrive(uint64_t* address, unsigned bytes, const char* what, const Where& where) {
   const InExecutor guard;
   Mbarrier& m = find_mbarrier(address, what, where);
   races::access(address, sizeof *address, races::Kind::Atomic, what, where);
@@ -98,7 +109,12 @@ inline void mbarrier_arrive_expect_tx(uint64_t* address, unsigned bytes, const c
   complete_phase_if_due(m);
 }
 
-inline void mbarrier_wait(uint64_t* address, unsigned parity, const Where& where) {
+inline void mbarrier_arrive(uint64_t* address, CUDA_ON_HOST_WHERE) { arrive(address, 0, "mbarrier.arrive", where); }
+inline void mbarrier_arrive_expect_tx(uint64_t* address, unsigned bytes, CUDA_ON_HOST_WHERE) {
+  arrive(address, bytes, "mbarrier.arrive.expect_tx", where);
+}
+
+inline void mbarrier_wait(uint64_t* address, unsigned parity, CUDA_ON_HOST_WHERE) {
   const InExecutor guard;
   Mbarrier& m = find_mbarrier(address, "mbarrier.try_wait", where);
   races::access(address, sizeof *address, races::Kind::Atomic, "mbarrier.try_wait", where);
@@ -122,7 +138,12 @@ inline bool land_oldest_bulk_copy() {
   return true;
 }
 
-inline void bulk_copy(void* shared, const void* global, unsigned bytes, uint64_t* barrier, const Where& where) {
+inline void fence_proxy_async() {
+  const InExecutor guard;
+  races::proxy_fence();
+}
+
+inline void bulk_copy(void* shared, const void* global, unsigned bytes, uint64_t* barrier, CUDA_ON_HOST_WHERE) {
   const InExecutor guard;
   const AsyncCopy copy{shared, global, bytes, bytes};
   if (bytes % 16) fail("cp.async.bulk at " + to_string(where) + ": the size is no multiple of 16 bytes");

@@ -20,6 +20,9 @@
 #include <ucontext.h>
 #endif
 
+// The last parameter of what kernels call: the line of the call.
+#define CUDA_ON_HOST_WHERE ::cuda_on_host::Where where = ::cuda_on_host::Where::current()
+
 namespace cuda_on_host {
 
 using Where = std::source_location;

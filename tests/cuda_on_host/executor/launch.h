@@ -22,7 +22,7 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 threads, size_t dynamic_shared
   }
   if ((sizeof(std::decay_t<P>) + ... + 0) > 4096) throw std::runtime_error("cuda_on_host: kernel parameters over 4 KiB");
   if (dynamic_shared > kDynamicSharedLimit) throw std::runtime_error("cuda_on_host: too much dynamic shared memory");
-  const std::unique_ptr<void, void (*)(void*)> shared(std::malloc(dynamic_shared), std::free);
+  const std::unique_ptr<void, void (*)(void*)> shared(std::malloc(dynamic_shared + kRedZone), std::free);
   block.body = [](void* body) { (*static_cast<Call*>(body))(); };
   block.body_argument = &call;
   block.parameters = {&values, sizeof values};

@@ -12,6 +12,7 @@
 //                          mbarriers what the arriving ones knew, fences around atomics what was published before.
 //                          Shuffles and votes order nothing: CUDA promises no memory ordering for them.
 // Asynchronous copies      are threads of their own that live from issue to completion: nothing knows them before the wait.
+// Shared arrays            have a red zone behind them: an access there is reported too.
 // Across blocks            a block knows of another one of its launch only through fences and atomics.
 #include "races.h"
 
@@ -21,7 +22,7 @@
 #include <map>
 #include <unordered_map>
 
-#include "scheduler.h"
+#include "shared_memory.h"
 
 namespace cuda_on_host::races {
 namespace {
@@ -241,7 +242,13 @@ void observe(const void* p, size_t bytes, bool write, const void* instruction) {
   const bool of_executor = within(thread, sizeof *thread) || within(&block, sizeof block) || within(&self, sizeof self);
   if (own || of_executor) return;
   const InExecutor guard;
-  remember(p, bytes, by_thread(write ? Kind::Write : Kind::Read, {write ? "store" : "load", instruction}));
+  const Access access = by_thread(write ? Kind::Write : Kind::Read, {write ? "store" : "load", instruction});
+  for (const auto& [data, size] : block.shared) {
+    if (within(data, size + kRedZone) && static_cast<const char*>(p) + bytes > data + size) {
+      fail("past the end of a shared array in " + block.name() + ": " + describe(access));
+    }
+  }
+  remember(p, bytes, access);
 }
 
 }  // namespace

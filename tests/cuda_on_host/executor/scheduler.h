@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <map>
 #include <random>
+#include <set>
 #include <stdexcept>
 #include <utility>
 
@@ -112,10 +113,12 @@ inline void describe_deadlock() {
     ++lines;
     text += "\n  from thread " + std::to_string(i) + ": waits in " + t.what + " at " + to_string(t.where);
   }
+  std::set<std::string> barriers;  // of an array of them, those in the same state are one line
   for (const auto& [address, m] : block.mbarriers) {
-    text += "\n  mbarrier of " + to_string(m.where) + ": phase " + std::to_string(m.generation) + " lacks " +
-            std::to_string(m.pending) + " arrivals and " + std::to_string(m.bytes) + " bytes";
+    barriers.insert("\n  mbarrier of " + to_string(m.where) + ": phase " + std::to_string(m.generation) + " lacks " +
+                    std::to_string(m.pending) + " arrivals and " + std::to_string(m.bytes) + " bytes");
   }
+  for (const std::string& line : barriers) text += line;
   block.error = text + "\n  " + std::to_string(block.size - block.alive) + " threads have finished";
 }
 

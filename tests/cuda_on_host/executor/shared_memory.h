@@ -10,6 +10,14 @@ namespace cuda_on_host {
 
 constexpr size_t kStaticSharedLimit = 48 << 10, kDynamicSharedLimit = 227 << 10;
 
+// Behind every array, where the race detector sees all accesses and reports those that land there.
+constexpr size_t kRedZone =
+#if defined(CUDA_ON_HOST_RACES)
+    64;
+#else
+    0;
+#endif
+
 inline void add_shared_array(void* data, size_t bytes) {
   std::memset(data, 0xFF, bytes);
   block.shared.emplace_back(static_cast<char*>(data), bytes);
@@ -34,7 +42,7 @@ class SharedArray {
       serial_ = block.serial;
       block.static_shared += Count * sizeof(T);
       if (block.static_shared > kStaticSharedLimit) fail("more than 48 KiB of static shared memory at " + to_string(where));
-      if (!data_) data_ = static_cast<T*>(std::malloc(Count * sizeof(T)));
+      if (!data_) data_ = static_cast<T*>(std::malloc(Count * sizeof(T) + kRedZone));
       add_shared_array(data_, Count * sizeof(T));
     }
     return data_;
