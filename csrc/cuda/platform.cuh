@@ -1,5 +1,5 @@
 // What differs between nvcc and the executor of tests/cuda_on_host: headers, shared memory and the launch.
-// The rest of this folder is CUDA C++ that both compile, so it names neither `__shared__` nor `<<<>>>`; PTX is in ptx.cuh.
+// The rest of this folder is CUDA C++ that both compile, so it names neither `__shared__` nor `<<<>>>`; PTX: ptx.cuh.
 #pragma once
 
 #include <cstdint>

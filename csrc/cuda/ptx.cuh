@@ -27,9 +27,9 @@ __device__ __forceinline__ uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
-// "cp.async": copies `valid` bytes from global to shared memory and writes zeros after them, 4, 8 or 16 bytes in all; both
-// addresses are aligned to that. Nobody may touch either side until a wait covers the copy, and other threads only after a
-// barrier behind that wait. 16 bytes go past L1 (.cg), which has no smaller form.
+// "cp.async": copies `valid` bytes from global to shared memory and writes zeros after them, 4, 8 or 16 bytes in all;
+// both addresses are aligned to that. Nobody may touch either side until a wait covers the copy, and other threads only
+// after a barrier behind that wait. 16 bytes go past L1 (.cg), which has no smaller form.
 __device__ __forceinline__ void cp_async_4(void* shared, const void* global, uint32_t valid = 4) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(valid)
                : "memory");
@@ -62,7 +62,8 @@ __device__ __forceinline__ void mbarrier_init(uint64_t* barrier, uint32_t arriva
 
 // "mbarrier.arrive": publishes this thread's past to those who wait for the phase.
 __device__ __forceinline__ void mbarrier_arrive(uint64_t* barrier) {
-  asm volatile("{\n\t.reg .b64 state;\n\tmbarrier.arrive.shared::cta.b64 state, [%0];\n\t}" ::"r"(shared_address(barrier))
+  asm volatile("{\n\t.reg .b64 state;\n\tmbarrier.arrive.shared::cta.b64 state, [%0];\n\t}" ::"r"(
+                   shared_address(barrier))
                : "memory");
 }
 
@@ -74,8 +75,8 @@ __device__ __forceinline__ void mbarrier_arrive_expect_tx(uint64_t* barrier, uin
                : "memory");
 }
 
-// "mbarrier.try_wait" with .parity: returns when the phase of that parity has ended. Phases count from 0; a fresh barrier
-// counts as having ended a phase of parity 1.
+// "mbarrier.try_wait" with .parity: returns when the phase of that parity has ended. Phases count from 0; a fresh
+// barrier counts as having ended a phase of parity 1.
 __device__ __forceinline__ void mbarrier_wait(uint64_t* barrier, uint32_t parity) {
   uint32_t done = 0;
   while (!done) {
@@ -88,13 +89,13 @@ __device__ __forceinline__ void mbarrier_wait(uint64_t* barrier, uint32_t parity
   }
 }
 
-// "fence.proxy.async": this thread's stores to shared memory so far are visible to the copy engine, once a barrier orders
-// them before the copy.
+// "fence.proxy.async": this thread's stores to shared memory so far are visible to the copy engine, once a barrier
+// orders them before the copy.
 __device__ __forceinline__ void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-// "cp.async.bulk" from global to shared memory: `bytes`, a multiple of 16, at addresses aligned to 16; their landing counts
-// against the bytes that `barrier` expects. By one thread. The destination is an address of the cluster, of which the
-// block's own shared memory is a part.
+// "cp.async.bulk" from global to shared memory: `bytes`, a multiple of 16, at addresses aligned to 16; their landing
+// counts against the bytes that `barrier` expects. By one thread. The destination is an address of the cluster, of which
+// the block's own shared memory is a part.
 __device__ __forceinline__ void bulk_copy(void* shared, const void* global, uint32_t bytes, uint64_t* barrier) {
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
                    shared_address(shared)),

@@ -1,6 +1,6 @@
 // Runs CUDA kernels on the CPU: one fiber per CUDA thread, so that barriers, shuffles and atomics mean what they mean
-// on the device. Blocks run one after the other, each thread until it has to wait for another one; Options::order chooses
-// who runs first. For tests of correctness alone: README.md says what it finds and what it cannot see.
+// on the device. Blocks run one after the other, each thread until it has to wait for another one; Options::order
+// chooses who runs first. For tests of correctness alone: README.md says what it finds and what it cannot see.
 //
 // This header gives kernel sources CUDA's own names. Behind them, in executor/:
 //   fibers.h · races.h (the race detector's side is races.cpp) · scheduler.h · collectives.h · shared_memory.h ·

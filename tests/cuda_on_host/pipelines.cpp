@@ -1,4 +1,5 @@
-// Runs one kernel of pipelines.cuh and compares its result: pipelines KERNEL FAULT ORDER LANDING, the last three as numbers.
+// Runs one kernel of pipelines.cuh and compares its result:
+//   pipelines gemm|ring|grid_sum FAULT ORDER LANDING      the last three as numbers
 // Prints "right", "wrong result" or the executor's error. Inputs are small integers, so sums are exact in any order.
 #include "pipelines.cuh"
 
@@ -59,7 +60,9 @@ int main(int, char** arguments) {
   cuda_on_host::options.order = static_cast<cuda_on_host::Order>(std::atoi(arguments[3]));
   cuda_on_host::options.landing = static_cast<cuda_on_host::Landing>(std::atoi(arguments[4]));
   try {
-    const bool right = kernel == "gemm" ? gemm_is_right(fault) : kernel == "ring" ? ring_is_right(fault) : grid_sum_is_right(fault);
+    const bool right = kernel == "gemm"   ? gemm_is_right(fault)
+                       : kernel == "ring" ? ring_is_right(fault)
+                                          : grid_sum_is_right(fault);
     std::puts(right ? "right" : "wrong result");
   } catch (const std::exception& error) {
     std::puts(error.what());

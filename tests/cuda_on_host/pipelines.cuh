@@ -1,5 +1,5 @@
-// Small kernels that use every wrapper of ptx.cuh and every way of ordering threads, each with faults that can be switched
-// on: the tests of the executor itself. Compiled by nvcc too, which checks the PTX.
+// Small kernels that use every wrapper of ptx.cuh and every way of ordering threads, each with faults that can be
+// switched on: the tests of the executor itself. Compiled by nvcc too, which checks the PTX.
 //
 //   gemm      tiles of A and B in two stages, filled by cp.async while the other stage is computed on
 //   ring      one thread fills a ring of slots by bulk copies, 64 threads empty it; mbarriers in both directions
@@ -36,7 +36,7 @@ enum class Fault : int {
 
 constexpr int kTile = 8;
 
-// C = A B + bias; A (M, K), B (K, N), C (M, N), row by row, K % 4 == 0, N even. One element of C a thread, kTile^2 threads.
+// C = A B + bias; A (M, K), B (K, N), C (M, N), row by row, K % 4 == 0, N even. A thread computes one element of C.
 __global__ void gemm(float* a, const float* b, const float* bias, float* c, int m, int n, int k, Fault fault) {
   constexpr int kStage = kTile * kTile;
   FASTGAN_SHARED(float, a_tile, 2 * kStage);
@@ -87,7 +87,8 @@ __global__ void gemm(float* a, const float* b, const float* bias, float* c, int 
 
 constexpr int kSlots = 3, kConsumers = 64, kProducers = 32;
 
-// out[block][i] = chunk[i] of the last chunk + half of the one before + a quarter ...; in (gridDim.x, chunks, kConsumers).
+// out[block][i] = element i of the last chunk + half of the one before's + a quarter ...
+// in (gridDim.x, chunks, kConsumers), out (gridDim.x, kConsumers).
 __global__ void ring(const float* in, float* out, int chunks, Fault fault) {
 #if FASTGAN_SM90
   FASTGAN_SHARED(float, slots, kSlots * kConsumers);

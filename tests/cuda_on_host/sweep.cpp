@@ -1,6 +1,6 @@
-// Every kernel over awkward sizes on memory of exactly the right size, for builds with sanitizers (an access past an end,
-// a vector load off its alignment, undefined arithmetic) and with the race detector. Results are test_kernels.py's business.
-// Prints the kernels run and the number of failures.
+// Every kernel over awkward sizes on memory of exactly the right size, for builds with sanitizers (an access past an
+// end, a vector load off its alignment, undefined arithmetic) and with the race detector. Prints the kernels run and the
+// number of failures. Results are test_kernels.py's business.
 #include <cstdio>
 #include <set>
 

@@ -39,15 +39,8 @@ def resource_usage(nvcc, newest, tmp_path_factory) -> str:
     unit.write_text("".join(f'#include "{source}"\n' for source in sources))
     architectures = dict.fromkeys(newest if a == "newest" else a for a in ARCHITECTURES)
     targets = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in architectures]
-    flags = [
-        "-std=c++17",
-        "-O3",
-        f"-I{CSRC / 'cuda'}",
-        "-Xptxas=-v,-warn-spills",
-        "-Werror=all-warnings",
-        "--threads=2",
-    ]
-    command = [nvcc, *flags, *targets, "-c", unit, "-o", folder / "all.o"]
+    flags = ["-std=c++17", "-O3", f"-I{CSRC / 'cuda'}", "-Xptxas=-v,-warn-spills", "-Werror=all-warnings"]
+    command = [nvcc, "--threads=2", *flags, *targets, "-c", unit, "-o", folder / "all.o"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr

@@ -23,8 +23,8 @@ A_LOAD, B_LOAD = "const float x = a_tile", "const float y = b_tile"
 FILLED, EMPTIED = "mbarrier_wait(full + slot", "mbarrier_wait(empty + slot"
 EXPECTED, BULK = "mbarrier_arrive_expect_tx(full", "bulk_copy(slots"
 
-# What the executor says of each fault: some text, then, in either order, the two lines of a race, or the one line at fault.
-# Where several lines can come first, all of them are named.
+# What the executor says of each fault: some text, then the two lines of a race in either order, or the one at fault;
+# where several can be the first that it notices, all of them.
 REPORTS = {
     "NoWait": ("gemm", "race on shared memory", [A_COPY, B_COPY], [A_LOAD, B_LOAD]),
     "WaitOneGroupTooFew": ("gemm", "race on shared memory", [A_COPY, B_COPY], [A_LOAD, B_LOAD]),

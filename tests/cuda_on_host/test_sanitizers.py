@@ -10,8 +10,8 @@ import pytest
 
 from .toolchain import HERE, compile_for_host, faulty_sources
 
-# `undefined` is all that g++ has of it: bounds, null, alignment, signed overflow, shifts, division by zero, values of bool and
-# enum, pointer overflow and more; float-cast-overflow is not in it. Division by a floating-point zero is defined: left out.
+# `undefined` is all that g++ has of it: bounds, null, alignment, signed overflow, shifts, division by zero, values of
+# bool and enum, pointer overflow and more, but not float-cast-overflow. A float divided by zero is no error.
 SANITIZE = ["-O0", "-g1", "-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
 
 

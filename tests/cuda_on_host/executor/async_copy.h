@@ -1,7 +1,7 @@
 // Asynchronous copies and mbarriers: the host twins of csrc/cuda/ptx.cuh, which says what each does on the device.
 //
-// Options::landing chooses when bytes arrive. Eager: at issue. Late: cp.async at the wait that covers its group; a bulk copy
-// when no thread can go on without it. The device may choose any moment between; a kernel that is right is right with both.
+// Options::landing chooses when bytes arrive. Eager: at issue. Late: of cp.async at the wait that covers its group, of a
+// bulk copy when no thread can go on without it. The device may choose any moment between.
 #pragma once
 
 #include "shared_memory.h"
@@ -25,15 +25,18 @@ inline void land(const AsyncCopy& copy) {
 
 // ---------------------------------------------------------------- cp.async
 
+inline void open_copy_group() {
+  self->copy_groups.push_back({{}, races::begin_operation(races::Proxy::Generic)});
+  self->group_open = true;
+}
+
 inline void cp_async(void* shared, const void* global, unsigned bytes, unsigned valid, const Where& where) {
   const InExecutor guard;
   const AsyncCopy copy{shared, global, bytes, valid};
   if (valid > bytes) fail("cp.async at " + to_string(where) + ": more valid bytes than it copies");
   check_copy(copy, bytes, "cp.async", where);
-  Thread& me = *self;
-  if (!me.group_open) me.copy_groups.push_back({{}, races::begin_operation(races::Proxy::Generic)});
-  me.group_open = true;
-  CopyGroup& group = me.copy_groups.back();
+  if (!self->group_open) open_copy_group();
+  CopyGroup& group = self->copy_groups.back();
   races::operation_access(group.operation, global, valid, races::Kind::Read, "cp.async's read", where);
   races::operation_access(group.operation, shared, bytes, races::Kind::Write, "cp.async's write", where);
   if (options.landing == Landing::Eager) {
@@ -55,7 +58,7 @@ inline void cp_async_16(void* shared, const void* global, unsigned valid = 16, C
 
 inline void cp_async_commit_group() {
   const InExecutor guard;
-  if (!self->group_open) self->copy_groups.push_back({{}, races::begin_operation(races::Proxy::Generic)});  // an empty one
+  if (!self->group_open) open_copy_group();  // an empty one
   self->group_open = false;
 }
 
@@ -74,7 +77,9 @@ void cp_async_wait_group() {
 
 inline Mbarrier& find_mbarrier(const uint64_t* address, const char* what, const Where& where) {
   const auto found = block.mbarriers.find(address);
-  if (found == block.mbarriers.end()) fail(std::string(what) + " before the mbarrier's initialisation, at " + to_string(where));
+  if (found == block.mbarriers.end()) {
+    fail(std::string(what) + " before the mbarrier's initialisation, at " + to_string(where));
+  }
   return found->second;
 }
 
@@ -102,7 +107,9 @@ inline void arrive(uint64_t* address, unsigned bytes, const char* what, const Wh
   const InExecutor guard;
   Mbarrier& m = find_mbarrier(address, what, where);
   races::access(address, sizeof *address, races::Kind::Atomic, what, where);
-  if (m.pending == 0) fail(std::string(what) + ": more arrivals than a phase of the mbarrier takes, at " + to_string(where));
+  if (m.pending == 0) {
+    fail(std::string(what) + ": more arrivals than a phase of the mbarrier takes, at " + to_string(where));
+  }
   m.bytes += bytes;
   --m.pending;
   races::give(m.arrivals);

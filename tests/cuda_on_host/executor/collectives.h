@@ -26,7 +26,9 @@ Out warp_collective(unsigned mask, const In& in, Answer&& answer, const char* wh
   Warp& warp = block.warps[self->warp()];
   if (warp.size < kWarpSize) mask &= (1u << warp.size) - 1;
   const unsigned lane = self->lane();
-  if (!(mask >> lane & 1)) fail(std::string("a lane calls ") + what + " without being in its mask, at " + to_string(where));
+  if (!(mask >> lane & 1)) {
+    fail(std::string("a lane calls ") + what + " without being in its mask, at " + to_string(where));
+  }
   Meeting* meeting = nullptr;
   for (Meeting& m : warp.meetings) {
     if (m.mask == mask && (m.arrived || !meeting)) meeting = &m;
@@ -77,7 +79,8 @@ T shuffle(unsigned mask, T value, Source&& source, const char* what, const Where
 
 inline void warp_barrier(unsigned mask, const Where& where) {
   const auto answer = [](auto&& /*all*/, unsigned lane, unsigned present) {
-    if (std::countr_zero(present) == static_cast<int>(lane)) races::meet_warp(self->warp(), present);  // once, at the first lane's turn
+    const bool first = std::countr_zero(present) == static_cast<int>(lane);
+    if (first) races::meet_warp(self->warp(), present);
     return 0;
   };
   warp_collective<int, int>(mask, 0, answer, "__syncwarp", where);

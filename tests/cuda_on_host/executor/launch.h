@@ -20,7 +20,9 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 threads, size_t dynamic_shared
     throw std::runtime_error("cuda_on_host: invalid launch: " + std::to_string(blocks) + " blocks of " +
                              std::to_string(size) + " threads");
   }
-  if ((sizeof(std::decay_t<P>) + ... + 0) > 4096) throw std::runtime_error("cuda_on_host: kernel parameters over 4 KiB");
+  if ((sizeof(std::decay_t<P>) + ... + 0) > 4096) {
+    throw std::runtime_error("cuda_on_host: kernel parameters over 4 KiB");
+  }
   if (dynamic_shared > kDynamicSharedLimit) throw std::runtime_error("cuda_on_host: too much dynamic shared memory");
   const std::unique_ptr<void, void (*)(void*)> shared(std::malloc(dynamic_shared + kRedZone), std::free);
   block.body = [](void* body) { (*static_cast<Call*>(body))(); };

@@ -1,17 +1,17 @@
 // The race detector: reports two accesses to the same bytes by one launch, at least one of them a store, that nothing
 // orders.
 //
-// How accesses are seen    Kernels are compiled with -fsanitize=thread, so g++ calls __tsan_readN or __tsan_writeN before
-//                          every load and store; the functions of that name below take the place of the sanitizer's own
-//                          library. Kernel sources stay as they are. This file is compiled without that flag.
+// How accesses are seen    Kernels are compiled with -fsanitize=thread, so g++ calls __tsan_readN or __tsan_writeN
+//                          before every load and store; the functions of that name below take the place of the
+//                          sanitizer's own library. Kernel sources stay as they are. This file is compiled without.
 // What is remembered       For every 8 bytes, the accesses that a later one could still race with: who, when, where.
 // What orders              Vector clocks (C. J. Fidge, "Timestamps in message-passing systems that preserve the partial
-//                          ordering", 1988; for races: C. Flanagan, S. N. Freund, "FastTrack", PLDI 2009). A thread has a
-//                          time, which grows whenever it publishes its past, and knows of every other thread the time up
-//                          to which it is ordered after it. __syncthreads and __syncwarp join what their threads know,
-//                          mbarriers what the arriving ones knew, fences around atomics what was published before.
-//                          Shuffles and votes order nothing: CUDA promises no memory ordering for them.
-// Asynchronous copies      are threads of their own that live from issue to completion: nothing knows them before the wait.
+//                          ordering", 1988; for races: C. Flanagan, S. N. Freund, "FastTrack", PLDI 2009). A thread has
+//                          a time, which grows whenever it publishes its past, and knows of every other thread the time
+//                          up to which it is ordered after it. __syncthreads and __syncwarp join what their threads
+//                          know, mbarriers what the arriving ones knew, fences around atomics what was published
+//                          before. Shuffles and votes order nothing: CUDA promises no memory ordering for them.
+// Asynchronous copies      are threads of their own from issue to completion: nobody knows of them before the wait.
 // Shared arrays            have a red zone behind them: an access there is reported too.
 // Across blocks            a block knows of another one of its launch only through fences and atomics.
 #include "races.h"
@@ -238,7 +238,8 @@ void observe(const void* p, size_t bytes, bool write, const void* instruction) {
   };
   Thread* thread = self;
   if (!thread || thread == &host || thread->in_executor) return;
-  const bool own = within(thread->stack, thread->stack_bytes) || within(block.parameters.first, block.parameters.second);
+  const auto& [parameters, parameter_bytes] = block.parameters;
+  const bool own = within(thread->stack, thread->stack_bytes) || within(parameters, parameter_bytes);
   const bool of_executor = within(thread, sizeof *thread) || within(&block, sizeof block) || within(&self, sizeof self);
   if (own || of_executor) return;
   const InExecutor guard;

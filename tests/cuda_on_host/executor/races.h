@@ -26,11 +26,11 @@ CUDA_ON_HOST_RACE_HOOK(void new_memory(const void*, size_t), )
 // An access that is no plain load or store. `what` names it in the report.
 CUDA_ON_HOST_RACE_HOOK(void access(const void*, size_t, Kind, const char* /*what*/, const Where&), )
 
-// All threads of the block, or the lanes of `mask` in one warp, have met: each is ordered after all of the others' past.
+// All threads of the block, or the lanes of `mask` in one warp, have met: each comes after all of the others' past.
 CUDA_ON_HOST_RACE_HOOK(void meet_block(), )
 CUDA_ON_HOST_RACE_HOOK(void meet_warp(unsigned /*warp*/, unsigned /*mask*/), )
 
-// __threadfence: with an atomic after it publishes this thread's past, with one before it takes what was published there.
+// __threadfence: with an atomic after it, publishes this thread's past; with one before it, takes what was published.
 CUDA_ON_HOST_RACE_HOOK(void fence(), )
 // fence.proxy.async: this thread's stores so far are visible to bulk copies.
 CUDA_ON_HOST_RACE_HOOK(void proxy_fence(), )
@@ -46,7 +46,7 @@ CUDA_ON_HOST_RACE_HOOK(unsigned new_point(), return 0;)
 CUDA_ON_HOST_RACE_HOOK(void give(unsigned /*point*/), )
 CUDA_ON_HOST_RACE_HOOK(void give_operation(unsigned /*point*/, unsigned /*operation*/), )
 CUDA_ON_HOST_RACE_HOOK(void take(unsigned /*point*/), )
-CUDA_ON_HOST_RACE_HOOK(unsigned successor(unsigned /*point*/), return 0;)  // a new point that starts with all of this one
+CUDA_ON_HOST_RACE_HOOK(unsigned successor(unsigned /*point*/), return 0;)  // a new point that has all of this one
 
 #undef CUDA_ON_HOST_RACE_HOOK
 

@@ -1,5 +1,5 @@
-// One block: its threads and their order, its barrier and shared memory, and who runs next. A thread runs until it waits;
-// a launch that cannot go on, or a kernel that breaks a rule, ends with an error.
+// One block: its threads and their order, its barrier and shared memory, and who runs next. A thread runs until it
+// waits; a launch that cannot go on, or a kernel that breaks a rule, ends with an error.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -26,7 +26,7 @@ enum class Landing : int { Late = 0, Eager = 1 };
 struct Options {
   Order order = Order::Forward;      // of the threads of a block, warps kept together, and of the blocks
   uint64_t seed = 1;                 // of Order::Random
-  Landing landing = Landing::Late;   // when asynchronous copies happen: at issue, or at the last moment a wait allows
+  Landing landing = Landing::Late;   // of asynchronous copies: at issue, or at the last moment a wait allows
 };
 inline Options options;
 
@@ -34,8 +34,8 @@ struct Barrier {
   unsigned generation = 0, arrived = 0;
 };
 
-// A warp's meeting point: lanes of `mask` bring a value each, the last one to come answers for all. Two buffers, because
-// a fast lane may bring its next value while a slow one has not yet taken its last answer.
+// A warp's meeting point: lanes of `mask` bring a value each, the last one to come answers for all. Two buffers,
+// because a fast lane may bring its next value while a slow one has not yet taken its last answer.
 struct Meeting {
   unsigned mask = 0, arrived = 0, generation = 0;
   Where where;
@@ -103,7 +103,7 @@ inline Thread* next_runnable(const Thread& from) {
 }
 
 inline void describe_deadlock() {
-  std::string text = "deadlock: a wait that never ends, because not all threads or bytes it waits for come, in " + block.name();
+  std::string text = "deadlock: a wait that never ends, as not all that it waits for comes, in " + block.name();
   const Thread* shown = nullptr;
   unsigned lines = 0;
   for (unsigned i = 0; i < block.size && lines < 8; ++i) {

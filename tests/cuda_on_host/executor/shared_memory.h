@@ -41,7 +41,9 @@ class SharedArray {
     if (serial_ != block.serial) {
       serial_ = block.serial;
       block.static_shared += Count * sizeof(T);
-      if (block.static_shared > kStaticSharedLimit) fail("more than 48 KiB of static shared memory at " + to_string(where));
+      if (block.static_shared > kStaticSharedLimit) {
+        fail("more than 48 KiB of static shared memory at " + to_string(where));
+      }
       if (!data_) data_ = static_cast<T*>(std::malloc(Count * sizeof(T) + kRedZone));
       add_shared_array(data_, Count * sizeof(T));
     }
