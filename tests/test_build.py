@@ -138,6 +138,37 @@ def test_wide_registers_stay_in_the_functions_of_their_capability():
     assert {name for name in users("%ymm") if "6AVX512" not in name and "4AVX2" not in name} == set()
 
 
+# Weak symbols are null where torch has none of that name, and the code asks before it calls.
+WEAK = {
+    "aoti_torch_get_current_cuda_stream": "only a CUDA build of torch has it",
+    "torch_exception_get_what_without_backtrace": "torch from 2.13 has it; declared in ops/stable.h",
+    "torch_from_blob": "torch from 2.11 has it; declared in ops/pooled_tensor.cpp",
+    "__cxa_pure_virtual": "the C++ library has it",
+    "__cxa_finalize": "the C library has it",
+    "__gmon_start__": "of profilers, from the C start files",
+    "_ITM_deregisterTMCloneTable": "of transactional memory, from the C start files",
+    "_ITM_registerTMCloneTable": "of transactional memory, from the C start files",
+}
+
+
+@needs_extension
+@pytest.mark.skipif(not sys.platform.startswith("linux") or shutil.which("nm") is None, reason="Linux, nm")
+def test_the_extension_asks_for_nothing_that_torch_2_10_lacks():
+    """One build serves every torch from 2.10 on: its undefined symbols are 2.10's C interface, CPython, libc or C++."""
+    listed = (ROOT / "tests" / "torch_2_10_symbols.txt").read_text().splitlines()
+    of_torch = {line for line in listed if not line.startswith("#")}
+    output = subprocess.run(
+        ["nm", "-D", "--undefined-only", _library.C.__file__], capture_output=True, text=True, check=True
+    ).stdout
+    symbols = [line.split() for line in output.splitlines()]
+    strong = {name for kind, name in symbols if kind == "U"}
+    weak = {name.split("@")[0] for kind, name in symbols if kind != "U"}
+    assert "torch_call_dispatcher" in strong, "nm shows nothing of torch: this test would pass on anything"
+    elsewhere = re.compile(r"_?Py\w+|\w+@(GLIBC|GLIBCXX|CXXABI|GCC)_[\d.]+")  # libc's and C++'s names carry a version
+    assert {name for name in strong - of_torch if not elsewhere.fullmatch(name)} == set()
+    assert weak - WEAK.keys() == set()
+
+
 CAPABILITIES = ("DEFAULT", "AVX2", "AVX512")
 
 

@@ -1,5 +1,5 @@
 // What differs between nvcc and the executor of tests/cuda_on_host: headers, shared memory and the launch.
-// The rest of this folder is CUDA C++ that both compile, so it names neither `__shared__` nor `<<<>>>`.
+// The rest of this folder is CUDA C++ that both compile, so it names neither `__shared__` nor `<<<>>>`; PTX: ptx.cuh.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,8 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
-// A block's shared array `name` of `count` elements; uninitialised.
-#define FASTGAN_SHARED(T, name, count) __shared__ T name[count]
+// A block's shared array `name` of `count` elements; uninitialised, aligned for vectors and asynchronous copies.
+#define FASTGAN_SHARED(T, name, count) __shared__ __align__(16) T name[count]
 
 namespace fastgan::cuda {
 

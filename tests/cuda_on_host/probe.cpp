@@ -70,6 +70,24 @@ __global__ void too_much_shared() {
   held[threadIdx.x] = 0.f;
 }
 
+__global__ void copy_off_its_alignment(float* in) {
+  CUDA_ON_HOST_SHARED(float, held, 8);
+  cuda_on_host::cp_async_16(held, in + 1);
+}
+
+__global__ void arrival_before_initialisation() {
+  CUDA_ON_HOST_SHARED(uint64_t, barrier, 1);
+  cuda_on_host::mbarrier_arrive(barrier);
+}
+
+__global__ void bulk_copy_not_awaited(float* in) {
+  CUDA_ON_HOST_SHARED(uint64_t, barrier, 1);
+  CUDA_ON_HOST_SHARED(float, held, 8);
+  cuda_on_host::mbarrier_init(barrier, 1);
+  cuda_on_host::mbarrier_arrive_expect_tx(barrier, 32);
+  cuda_on_host::bulk_copy(held, in, 32, barrier);
+}
+
 }  // namespace
 
 extern "C" {
@@ -84,5 +102,8 @@ const char* run_leaves_early(int* out) { return run(leaves_early, dim3(1), dim3(
 const char* run_barrier_for_some() { return run(barrier_for_some, dim3(1), dim3(64), 0); }
 const char* run_not_in_the_mask() { return run(not_in_the_mask, dim3(1), dim3(32), 0); }
 const char* run_too_much_shared() { return run(too_much_shared, dim3(1), dim3(32), 0); }
+const char* run_copy_off_its_alignment(float* in) { return run(copy_off_its_alignment, dim3(1), dim3(1), 0, in); }
+const char* run_arrival_before_initialisation() { return run(arrival_before_initialisation, dim3(1), dim3(1), 0); }
+const char* run_bulk_copy_not_awaited(float* in) { return run(bulk_copy_not_awaited, dim3(1), dim3(1), 0, in); }
 const char* run_too_many_threads() { return run(not_in_the_mask, dim3(1), dim3(1025), 0); }
 }

@@ -80,4 +80,7 @@ def test_misuse_is_reported(run):
     assert "without being in its mask" in run("not_in_the_mask")
     assert "48 KiB" in run("too_much_shared")
     assert "invalid launch" in run("too_many_threads")
+    assert "not aligned" in run("copy_off_its_alignment", torch.zeros(8))
+    assert "before the mbarrier's initialisation" in run("arrival_before_initialisation")
+    assert "was not waited for" in run("bulk_copy_not_awaited", torch.zeros(8))
     assert run("indices", ints(360)) is None, "a failed launch must not spoil the next one"

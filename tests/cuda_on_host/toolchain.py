@@ -14,6 +14,8 @@ import pytest
 HERE = Path(__file__).resolve().parent
 CSRC = HERE.parent.parent / "csrc"
 HOST_FLAGS = ["-std=c++20", "-Wall", "-Wno-unknown-pragmas", "-Werror", "-DFASTGAN_MAX_VECTORS_PER_LAUNCH=512u"]
+HOST_FLAGS += ["-fno-gnu-unique"]  # several of these libraries in one process keep their globals apart
+RACES = ["-O1", "-g1", "-fPIC", "-DCUDA_ON_HOST_RACES"]
 
 
 def toolkit_include() -> Path | None:
@@ -47,3 +49,34 @@ def compile_for_host(output: Path, source: Path, *flags: str, csrc: Path = CSRC,
     done = subprocess.run([*command, "-o", str(output), *link], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return output
+
+
+def compile_race_detector(output: Path) -> Path:
+    """The object file that compile_with_races links."""
+    return compile_for_host(output, HERE / "executor" / "races.cpp", "-c", *RACES)
+
+
+def compile_with_races(output: Path, source: Path, detector: Path, *flags: str, csrc: Path = CSRC) -> Path:
+    """``source`` with its loads and stores seen by the race detector, which takes the place of g++'s own library."""
+    instrumented = output.with_suffix(".o")
+    switches = ["-c", *RACES, "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"]
+    compile_for_host(instrumented, source, *switches, csrc=csrc)
+    return compile_for_host(output, detector, *flags, link=[str(instrumented)])
+
+
+def faulty_sources(folder: Path, *faults: tuple[str, str, str]) -> Path:
+    """A copy of csrc with each (file of cuda/, text, replacement) applied; the text must stand there exactly once."""
+    copy = Path(shutil.copytree(CSRC, folder / "csrc"))
+    for name, text, replacement in faults:
+        file = copy / "cuda" / name
+        source = file.read_text()
+        assert source.count(text) == 1, f"{name} no longer holds {text!r} once: adapt this fault"
+        file.write_text(source.replace(text, replacement))
+    return copy
+
+
+def line_of(file: Path, text: str) -> int:
+    """The number of the line on which ``text``, which stands there once, begins."""
+    source = file.read_text()
+    assert source.count(text) == 1, f"{file.name} no longer holds {text!r} once"
+    return 1 + source[: source.index(text)].count("\n")

@@ -1,0 +1,251 @@
+// One block: its threads and their order, its barrier and shared memory, and who runs next. A thread runs until it
+// waits; a launch that cannot go on, or a kernel that breaks a rule, ends with an error.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <map>
+#include <random>
+#include <set>
+#include <stdexcept>
+#include <utility>
+
+#include "races.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <pthread.h>
+#endif
+
+namespace cuda_on_host {
+
+enum class Order : int { Forward = 0, Reverse = 1, Random = 2 };
+enum class Landing : int { Late = 0, Eager = 1 };
+
+struct Options {
+  Order order = Order::Forward;      // of the threads of a block, warps kept together, and of the blocks
+  uint64_t seed = 1;                 // of Order::Random
+  Landing landing = Landing::Late;   // of asynchronous copies: at issue, or at the last moment a wait allows
+};
+inline Options options;
+
+struct Barrier {
+  unsigned generation = 0, arrived = 0;
+};
+
+// A warp's meeting point: lanes of `mask` bring a value each, the last one to come answers for all. Two buffers,
+// because a fast lane may bring its next value while a slow one has not yet taken its last answer.
+struct Meeting {
+  unsigned mask = 0, arrived = 0, generation = 0;
+  Where where;
+  alignas(16) unsigned char in[2][kWarpSize][16], out[2][kWarpSize][16];
+};
+
+struct Warp {
+  Meeting meetings[4];
+  unsigned first = 0, size = 0;  // positions [first, first + size) of the running order
+};
+
+// async_copy.h has what these two do.
+struct Mbarrier {
+  unsigned expected, pending;  // arrivals of a phase, and those missing
+  int64_t bytes = 0;           // of asynchronous copies that the phase waits for
+  unsigned generation = 0;     // phases completed
+  Where where;                 // of its initialisation
+  unsigned arrivals, completed;  // points of the race detector: of the current phase, and of the last one completed
+};
+
+struct BulkCopy {
+  AsyncCopy copy;
+  Mbarrier* barrier;
+  unsigned operation;
+  Where where;
+};
+
+struct Block {
+  std::vector<std::unique_ptr<Thread>> threads;
+  std::vector<unsigned> order;  // position -> linear thread index
+  std::vector<Warp> warps;
+  Barrier barrier;
+  std::map<const void*, Mbarrier> mbarriers;
+  std::deque<BulkCopy> bulk_copies;  // issued and not yet landed
+  unsigned size = 0, alive = 0;
+  uint3 index{};
+  dim3 thread_extent, grid_extent;
+  uint64_t serial = 0;  // counts blocks run, to know fresh shared memory
+  std::vector<std::pair<char*, size_t>> shared;  // the block's arrays
+  size_t static_shared = 0;
+  unsigned char* dynamic_shared = nullptr;
+  void (*body)(void*) = nullptr;
+  void* body_argument = nullptr;
+  std::pair<const void*, size_t> parameters;  // of the kernel
+  std::string error;
+
+  uint64_t linear_index() const { return (uint64_t{index.z} * grid_extent.y + index.y) * grid_extent.x + index.x; }
+  std::string name() const {
+    return "block (" + std::to_string(index.x) + ", " + std::to_string(index.y) + ", " + std::to_string(index.z) + ")";
+  }
+};
+inline Block block;
+
+inline Thread* next_runnable(const Thread& from) {
+  const auto search = [&](unsigned first, unsigned size) -> Thread* {
+    for (unsigned i = 1; i <= size; ++i) {
+      Thread* t = block.threads[block.order[first + (from.position - first + i) % size]].get();
+      if (t->runnable()) return t;
+    }
+    return nullptr;
+  };
+  const Warp& warp = block.warps[from.warp()];  // a warp runs on until it waits for another warp
+  Thread* t = search(warp.first, warp.size);
+  return t ? t : search(0, block.size);
+}
+
+inline void describe_deadlock() {
+  std::string text = "deadlock: a wait that never ends, as not all that it waits for comes, in " + block.name();
+  const Thread* shown = nullptr;
+  unsigned lines = 0;
+  for (unsigned i = 0; i < block.size && lines < 8; ++i) {
+    const Thread& t = *block.threads[i];
+    if (t.done || (shown && shown->what == t.what && shown->where.line() == t.where.line())) continue;
+    shown = &t;
+    ++lines;
+    text += "\n  from thread " + std::to_string(i) + ": waits in " + t.what + " at " + to_string(t.where);
+  }
+  std::set<std::string> barriers;  // of an array of them, those in the same state are one line
+  for (const auto& [address, m] : block.mbarriers) {
+    barriers.insert("\n  mbarrier of " + to_string(m.where) + ": phase " + std::to_string(m.generation) + " lacks " +
+                    std::to_string(m.pending) + " arrivals and " + std::to_string(m.bytes) + " bytes");
+  }
+  for (const std::string& line : barriers) text += line;
+  block.error = text + "\n  " + std::to_string(block.size - block.alive) + " threads have finished";
+}
+
+// Ends the launch with an error from inside a kernel.
+[[noreturn]] inline void fail(const std::string& message) {
+  if (block.error.empty()) block.error = message;
+  switch_to(&host);
+  std::abort();
+}
+
+bool land_oldest_bulk_copy();  // false where none is on its way
+
+// Who runs after `from`. A bulk copy lands late when nobody can go on without it; the host takes over at the end.
+inline Thread* choose_next(const Thread& from) {
+  for (;;) {
+    if (Thread* next = next_runnable(from)) return next;
+    if (block.alive == 0) return &host;
+    if (!land_oldest_bulk_copy()) break;
+  }
+  describe_deadlock();
+  return &host;
+}
+
+inline void wait_for_change(const unsigned* generation, const char* what, const Where& where) {
+  Thread* me = self;
+  me->generation = generation;
+  me->seen = *generation;
+  me->what = what;
+  me->where = where;
+  Thread* next = choose_next(*me);
+  if (next != me) switch_to(next);
+  me->generation = nullptr;
+}
+
+inline void pass_barrier_if_complete(Barrier& b) {
+  if (b.arrived > 0 && b.arrived == block.alive) {
+    b.arrived = 0;
+    ++b.generation;
+    races::meet_block();
+  }
+}
+
+__attribute__((no_sanitize("address"))) inline void thread_main() {
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
+#endif
+  for (;;) {  // once a block
+    self->in_executor = 0;
+    block.body(block.body_argument);
+    self->in_executor = 1;
+    self->done = true;
+    --block.alive;
+    pass_barrier_if_complete(block.barrier);  // threads that have exited are not waited for
+    switch_to(choose_next(*self));
+  }
+}
+
+inline void drop_threads() {
+  for (auto& t : block.threads) free_stack(*t);
+  block.threads.clear();
+}
+
+// Threads, their indices and their running order: lanes of a warp stay neighbours in every order.
+inline void prepare_threads(dim3 extent) {
+  const unsigned size = extent.x * extent.y * extent.z, warps = (size + kWarpSize - 1) / kWarpSize;
+  while (block.threads.size() < size) block.threads.push_back(make_thread(thread_main));
+  block.size = size;
+  std::vector<unsigned> warp_order(warps);
+  for (unsigned w = 0; w < warps; ++w) warp_order[w] = w;
+  std::mt19937_64 random(options.seed);
+  if (options.order == Order::Reverse) std::reverse(warp_order.begin(), warp_order.end());
+  if (options.order == Order::Random) std::shuffle(warp_order.begin(), warp_order.end(), random);
+  block.warps.assign(warps, Warp{});
+  block.order.clear();
+  for (unsigned w : warp_order) {
+    Warp& warp = block.warps[w];
+    warp.first = static_cast<unsigned>(block.order.size());
+    warp.size = std::min(kWarpSize, size - w * kWarpSize);
+    for (unsigned lane = 0; lane < warp.size; ++lane) block.order.push_back(w * kWarpSize + lane);
+    const auto lanes = block.order.end() - warp.size;
+    if (options.order == Order::Reverse) std::reverse(lanes, block.order.end());
+    if (options.order == Order::Random) std::shuffle(lanes, block.order.end(), random);
+  }
+  for (unsigned p = 0; p < size; ++p) {
+    Thread& t = *block.threads[block.order[p]];
+    t.position = p;
+    t.linear = block.order[p];
+    t.index = {t.linear % extent.x, t.linear / extent.x % extent.y, t.linear / extent.x / extent.y};
+  }
+}
+
+inline void run_block() {
+  block.alive = block.size;
+  block.barrier = Barrier{};
+  block.mbarriers.clear();
+  block.bulk_copies.clear();
+  ++block.serial;
+  races::begin_block();
+  for (unsigned i = 0; i < block.size; ++i) {
+    Thread& t = *block.threads[i];
+    t.done = false;
+    t.generation = nullptr;
+    t.what = "its start";
+    t.copy_groups.clear();
+    t.group_open = false;
+    t.in_executor = 1;
+  }
+#if defined(__SANITIZE_ADDRESS__)
+  pthread_attr_t attributes;
+  void* stack = nullptr;
+  pthread_getattr_np(pthread_self(), &attributes);
+  pthread_attr_getstack(&attributes, &stack, &host.stack_bytes);
+  pthread_attr_destroy(&attributes);
+  host.stack = static_cast<char*>(stack);
+#endif
+  self = &host;
+  switch_to(block.threads[block.order[0]].get());
+  if (block.error.empty() && !block.bulk_copies.empty()) {
+    block.error = "all threads of " + block.name() + " have finished, but the bulk copy issued at " +
+                  to_string(block.bulk_copies.front().where) + " was not waited for";
+  }
+  if (!block.error.empty()) {
+    std::string error;
+    error.swap(block.error);
+    drop_threads();  // their stacks are in the middle of the kernel
+    throw std::runtime_error("cuda_on_host: " + error);
+  }
+}
+
+}  // namespace cuda_on_host

@@ -1,0 +1,63 @@
+// Shared memory: new for every block and filled with NaN, so that a value read before it was written shows; of exactly
+// the bytes asked for, so that the address sanitizer sees an overrun.
+#pragma once
+
+#include <cstring>
+
+#include "scheduler.h"
+
+namespace cuda_on_host {
+
+constexpr size_t kStaticSharedLimit = 48 << 10, kDynamicSharedLimit = 227 << 10;
+
+// Behind every array, where the race detector sees all accesses and reports those that land there.
+constexpr size_t kRedZone =
+#if defined(CUDA_ON_HOST_RACES)
+    64;
+#else
+    0;
+#endif
+
+inline void add_shared_array(void* data, size_t bytes) {
+  std::memset(data, 0xFF, bytes);
+  block.shared.emplace_back(static_cast<char*>(data), bytes);
+  races::new_memory(data, bytes);
+}
+
+// How many bytes of the shared array that holds `p` follow from there; 0 where none does.
+inline size_t shared_bytes_from(const void* p) {
+  for (const auto& [data, bytes] : block.shared) {
+    if (p >= data && p < data + bytes) return static_cast<size_t>(data + bytes - static_cast<const char*>(p));
+  }
+  return 0;
+}
+
+template <class T, size_t Count>
+class SharedArray {
+ public:
+  constexpr SharedArray() = default;
+  T* enter(const Where& where = Where::current()) {
+    const InExecutor guard;
+    if (serial_ != block.serial) {
+      serial_ = block.serial;
+      block.static_shared += Count * sizeof(T);
+      if (block.static_shared > kStaticSharedLimit) {
+        fail("more than 48 KiB of static shared memory at " + to_string(where));
+      }
+      if (!data_) data_ = static_cast<T*>(std::malloc(Count * sizeof(T) + kRedZone));
+      add_shared_array(data_, Count * sizeof(T));
+    }
+    return data_;
+  }
+
+ private:
+  T* data_ = nullptr;
+  uint64_t serial_ = 0;
+};
+
+}  // namespace cuda_on_host
+
+#define CUDA_ON_HOST_SHARED(T, name, count)                                     \
+  static constinit ::cuda_on_host::SharedArray<T, (count)> name##_of_the_block; \
+  T* const name = name##_of_the_block.enter()
+#define CUDA_ON_HOST_DYNAMIC_SHARED(T, name) T* const name = reinterpret_cast<T*>(::cuda_on_host::block.dynamic_shared)

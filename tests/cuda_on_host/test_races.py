@@ -1,0 +1,40 @@
+"""Every kernel of csrc/cuda under the race detector: none races, and one without its barrier does."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+from .structs import PARAMS
+from .toolchain import CSRC, HERE, compile_with_races, faulty_sources, line_of
+
+
+def sweep(folder: Path, detector: Path, csrc: Path = CSRC) -> str:
+    executable = compile_with_races(folder / "sweep", HERE / "sweep.cpp", detector, csrc=csrc)
+    return subprocess.run([executable], capture_output=True, text=True, timeout=120).stdout
+
+
+def test_no_kernel_races(tmp_path, race_detector):
+    output = sweep(tmp_path, race_detector)
+    assert output.endswith("\n0 failures\n"), output
+    assert set(re.findall(r"^ran (\w+)$", output, re.MULTILINE)) == PARAMS.keys(), "sweep.cpp leaves a kernel out"
+
+
+def test_a_missing_barrier_is_a_race_between_two_lines(tmp_path, race_detector):
+    """block_reduce (NCHW) and rows_reduce (NHWC), each without its barrier."""
+    barrier = "__syncthreads();\n"
+    sources = faulty_sources(
+        tmp_path,
+        ("reduce.cuh", f"  {barrier}  if (warp == 0)", "  if (warp == 0)"),
+        ("reduce.cuh", f"    {barrier}    if (threadIdx.y < half)", "    if (threadIdx.y < half)"),
+    )
+    output = sweep(tmp_path, race_detector, sources)
+    reduce = sources / "cuda" / "reduce.cuh"
+    for written, read in (
+        ("if (lane == 0) of_warp[warp] = a;", "of_warp[lane] : zero"),
+        ("held[v * THREADS + thread] = a[v];\n  for", "a[v] = merge(a[v], held["),
+    ):
+        first = rf"load by thread \d+ at {reduce}:{line_of(reduce, read)}"
+        second = rf"store by thread \d+ at {reduce}:{line_of(reduce, written)}"
+        assert re.search(rf"bn_stats: .*race on shared memory.*\n  first:  {first}\n  second: {second}", output), output
