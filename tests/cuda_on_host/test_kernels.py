@@ -165,6 +165,32 @@ def test_reductions_do_not_depend_on_the_thread_order(host_kernels, layout):
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
 
+# A reduction aims at 40 blocks here: 40 splits of two tiles; two channels' blocks of three tiles, the last one short.
+MANY_TILES = [(1, 2, 40000, "channels_last"), (1, 20, 4099, "channels_first"), (20000, 20, 2, "channels_last")]
+
+
+@pytest.mark.parametrize(("n", "c", "s", "layout"), MANY_TILES)
+def test_reductions_of_many_tiles(host_kernels, any_order, n, c, s, layout):
+    """Every element is counted once, whichever tile and split it falls into: the sums of whole numbers are exact."""
+    image = Image((n, c, s, True), layout, torch.float32)
+    z, grad_y = image.random(24, scale=3.0, shift=5.0).round_(), image.random(25, scale=2.0).round_()
+    mean, var, sum_g, sum_g_xhat = (Guarded(c, torch.float32) for _ in range(4))
+    host_kernels.call("bn_stats", z=z, shape=image.shape, dtype=0, mean=mean.tensor, var=var.tensor)
+    expected_var, expected_mean = torch.var_mean(image.view(z), (0, 2), correction=0)
+    assert_close(mean.check(), expected_mean, 8, torch.float32)
+    assert_close(var.check(), expected_var, 16, torch.float32)
+    host_kernels.call(
+        "bn_act_backward_reduce", grad_y=grad_y, y=z, z=z, shape=image.shape, dtype=0, channels=BnChannels(),
+        activation=ACTIVATIONS["relu"], sum_g=sum_g.tensor, sum_g_xhat=sum_g_xhat.tensor,
+    )  # fmt: skip
+    g = image.view(grad_y) * (image.view(z) > 0)
+    assert torch.equal(sum_g.check().double(), g.sum((0, 2)))
+    assert torch.equal(sum_g_xhat.check().double(), (g * image.view(z)).sum((0, 2)))
+    y = image.out()
+    host_kernels.call("bn_act", z=z, y=y.tensor, shape=image.shape, dtype=0, channels=BnChannels())
+    assert torch.equal(y.check(), z)
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @layouts
 @dtypes

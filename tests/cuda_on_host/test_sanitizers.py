@@ -45,7 +45,7 @@ def faulty_sweep(tmp_path_factory) -> Path:
     sources = faulty_sources(
         folder,
         ("bn_stats.cu", "aligned16(p.z) && ", ""),
-        ("channel_map.cuh", "  if (i >= vectors) return;\n", ""),
+        ("channel_map.cuh", "    if (i < vectors) {\n", "    {\n"),
     )
     return compile_for_host(folder / "sweep", HERE / "sweep.cpp", *SANITIZE, csrc=sources)
 
@@ -63,12 +63,12 @@ def test_an_access_out_of_bounds_is_found(faulty_sweep):
 
 
 def test_missing_barriers_are_found(tmp_path):
-    """Without its barrier, block_reduce spoils NCHW statistics and rows_reduce NHWC ones, in some thread order."""
+    """Without its barrier, block_reduce spoils NCHW statistics and column_reduce NHWC ones, in some thread order."""
     barrier = "__syncthreads();\n"
     sources = faulty_sources(
         tmp_path,
         ("reduce.cuh", f"  {barrier}  if (warp == 0)", "  if (warp == 0)"),
-        ("reduce.cuh", f"    {barrier}    if (threadIdx.y < half)", "    if (threadIdx.y < half)"),
+        ("reduce.cuh", f"  {barrier}  const int lane = thread", "  const int lane = thread"),
     )
     library = compile_for_host(tmp_path / "k.so", HERE / "kernels.cpp", "-O0", "-shared", "-fPIC", csrc=sources)
     kernels = Kernels(library)
