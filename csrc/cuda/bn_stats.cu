@@ -1,5 +1,5 @@
 // bn_stats: mean[c] = sum_{n,s} z[n,c,s] / M,  var[c] = sum_{n,s} (z[n,c,s] - mean[c])^2 / M,  M = N * S.
-// inverse_std: invstd[c] = 1 / sqrt(var[c] + eps).
+//           and, where asked for, invstd[c] = 1 / sqrt(var[c] + eps), which inverse_std computes of a given var.
 //
 // Shapes and order   z (N, C, S), NCHW or NHWC as shape.layout says; mean, var, invstd (C,) float.
 // Tiles              channel_reduce.cuh: one pass over z, blocks = channels x splits, a second small launch merges splits.
@@ -19,6 +19,8 @@
 
 namespace fastgan::cuda {
 namespace {
+
+__device__ __forceinline__ float inverse_std_of(float var, float eps) { return 1.f / sqrtf(var + eps); }
 
 // Count, mean and sum of squared deviations of a split.
 struct Moments {
@@ -78,14 +80,16 @@ struct StatsOp {
   }
 
   __device__ void finish(int c, const Moments& a) const {
+    const float var = a.m2 / static_cast<float>(a.count);
     p.mean[c] = a.mean;
-    p.var[c] = a.m2 / static_cast<float>(a.count);
+    p.var[c] = var;
+    if (p.invstd) p.invstd[c] = inverse_std_of(var, p.eps);
   }
 };
 
 __global__ void __launch_bounds__(kChannelThreads) inverse_std_kernel(InverseStdParams p) {
   const int64_t c = blockIdx.x * static_cast<int64_t>(kChannelThreads) + threadIdx.x;
-  if (c < p.channels) p.invstd[c] = 1.f / sqrtf(p.var[c] + p.eps);
+  if (c < p.channels) p.invstd[c] = inverse_std_of(p.var[c], p.eps);
 }
 
 template <class T>

@@ -9,7 +9,7 @@
 //
 // ChannelsFirst: a block 256 * U vectors in memory order. They lie in at most as many planes, whose channels' parameters the
 //   block puts into shared memory; a vector finds its plane by one multiplication (Divider).
-// ChannelsLast: channel_table.cuh; about kMapBlocks blocks, each walking down the rows.
+// ChannelsLast: channel_table.cuh; about kChannelBlocks blocks, each walking down the rows.
 // U = kUnroll loads a thread and tensor are on their way at once, before a parameter is asked for. Past the end a thread
 // loads its first vector again: under a condition of its own each load would be waited for before the next one starts.
 #pragma once
@@ -90,7 +90,7 @@ cudaError_t run_channel_map(const Op& op, const ImageShape& shape, cudaStream_t 
     const dim3 block = channels_last_block(shape, V);
     const int64_t columns = channels_last_columns(shape, V, block);
     const int64_t tiles = ceil_div(shape.per_channel(), int64_t{block.y} * U);
-    const int64_t tiles_a_block = ceil_div(tiles, ceil_div(kMapBlocks, columns));
+    const int64_t tiles_a_block = ceil_div(tiles, ceil_div(kChannelBlocks, columns));
     const dim3 grid(static_cast<unsigned>(columns), static_cast<unsigned>(ceil_div(tiles, tiles_a_block)));
     return launch(map_channels_last<Op, V>, grid, block, stream, op,
                   static_cast<uint32_t>(shape.per_channel()), static_cast<int>(shape.channels));

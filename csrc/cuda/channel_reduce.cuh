@@ -13,15 +13,15 @@
 // ChannelsFirst: grid (C, splits), 256 threads, a tile is 256 * U vectors of one channel.
 // ChannelsLast: grid (columns, splits), channel_table.cuh, a tile is `rows` * U rows.
 // U = kUnroll loads a thread and tensor are on their way at once; then they are added up. Past the end a thread loads its
-// first vector again: under a condition of its own each load would be waited for before the next one starts. Tiles are dealt out
-// to the splits like cards and from the tensor's end to its start: what a convolution wrote last is still in the L2 cache,
-// and what is read last here is what the map behind it, which walks forward, reads first.
+// first vector again: under a condition of its own each load would be waited for before the next one starts. Tiles are
+// dealt out to the splits like cards and from the tensor's end to its start: what a convolution wrote last is still in the
+// L2 cache, and what is read last here is what the map behind it, which walks forward, reads first.
 //
 // With one split the block writes the result; else it writes partial[c][split] and `combine`, a second launch with one warp
-// a channel, merges the splits in order. The number of splits follows from the shape alone, so results do not depend on the
-// device: about kReduceBlocks blocks. One launch with the last block to arrive
-// merging would need counters that are zero when it starts: a launch to clear them, which saves nothing, or memory that
-// survives between calls, which two streams (or a graph replayed beside eager work) would share and spoil.
+// a channel, merges the splits in order. The number of splits, about kChannelBlocks over all channels, follows from the
+// shape alone, so results do not depend on the device. One launch, with the last block to arrive merging, would need
+// counters that are zero when it starts: a launch to clear them, which saves nothing, or memory that survives between
+// calls, which two streams (or a graph replayed beside eager work) would share and spoil.
 #pragma once
 
 #include "channel_table.cuh"
@@ -167,7 +167,7 @@ inline ChannelPlan plan_channel_reduction(const ImageShape& shape, int vector, i
     columns = channels_last_columns(shape, vector, plan.block);
     tiles = ceil_div(shape.per_channel(), int64_t{plan.block.y} * unroll);
   }
-  const int64_t tiles_a_block = ceil_div(tiles, ceil_div(kReduceBlocks, columns));
+  const int64_t tiles_a_block = ceil_div(tiles, ceil_div(kChannelBlocks, columns));
   plan.grid = dim3(static_cast<unsigned>(columns), static_cast<unsigned>(ceil_div(tiles, tiles_a_block)));
   return plan;
 }

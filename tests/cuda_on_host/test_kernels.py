@@ -132,13 +132,17 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).r
 def test_bn_stats(host_kernels, order, case, layout, dtype):
     image = Image(case, layout, dtype)
     z = image.random(1, shift=3.0)
-    mean, var, invstd = (Guarded(image.c, torch.float32) for _ in range(3))
-    host_kernels.call("bn_stats", z=z, shape=image.shape, dtype=DTYPES[dtype], mean=mean.tensor, var=var.tensor)
-    host_kernels.call("inverse_std", var=var.tensor, invstd=invstd.tensor, channels=image.c, eps=EPS)
+    mean, var, invstd, of_var = (Guarded(image.c, torch.float32) for _ in range(4))
+    host_kernels.call(
+        "bn_stats", z=z, shape=image.shape, dtype=DTYPES[dtype], mean=mean.tensor, var=var.tensor,
+        invstd=invstd.tensor, eps=EPS,
+    )  # fmt: skip
+    host_kernels.call("inverse_std", var=var.tensor, invstd=of_var.tensor, channels=image.c, eps=EPS)
     expected_var, expected_mean = torch.var_mean(image.view(z), (0, 2), correction=0)
     assert_close(mean.check(), expected_mean, 8, torch.float32)
     assert_close(var.check(), expected_var, 16, torch.float32, scale=expected_var.max().item() + 1e-6)
     assert_close(invstd.check(), (var.tensor.double() + EPS).rsqrt(), 6, torch.float32)
+    assert torch.equal(of_var.check(), invstd.tensor)
 
 
 @layouts
@@ -370,8 +374,9 @@ RMSPROP = [
 @pytest.mark.parametrize("options", RMSPROP, ids=lambda options: ",".join(options) or "defaults")
 @pytest.mark.parametrize("numels", [NUMELS, MANY[:80]], ids=["sizes", "many"])
 def test_rmsprop_clip_is_torch_rmsprop_then_clamp(host_kernels, any_order, numels, options):
-    """Three steps beside torch.optim.RMSprop, float32 both."""
+    """Three steps beside torch.optim.RMSprop, float32 both; the learning rate by value, then from memory."""
     options = dict(options)
+    device_lr = torch.tensor(1e-3)
     clip_value = options.pop("clip_value", -1.0)
     ours = [Guarded(n, torch.float32) for n in numels]
     theirs = []
@@ -387,6 +392,7 @@ def test_rmsprop_clip_is_torch_rmsprop_then_clamp(host_kernels, any_order, numel
     if momentum:
         lists["momentum_buffers"] = state["momentum_buffers"]
     for step in range(3):
+        lr = dict(lr=7.0, device_lr=device_lr) if step == 1 else dict(lr=1e-3)
         grads = [random_tensor((n,), torch.float32, 1000 * step + i) for i, n in enumerate(numels)]
         for w, g in zip(theirs, grads, strict=True):
             w.grad = g.clone()
@@ -396,7 +402,7 @@ def test_rmsprop_clip_is_torch_rmsprop_then_clamp(host_kernels, any_order, numel
                 w.data.clamp_(-clip_value, clip_value)
         host_kernels.call(
             "rmsprop_clip", weights=[w.tensor for w in ours], grads=grads, **lists, numel=numels, tensors=len(numels),
-            dtype=0, lr=1e-3, alpha=options.get("alpha", 0.99), eps=1e-8, weight_decay=options.get("weight_decay", 0.0),
+            dtype=0, **lr, alpha=options.get("alpha", 0.99), eps=1e-8, weight_decay=options.get("weight_decay", 0.0),
             momentum=momentum, maximize=options.get("maximize", False), clip_value=clip_value,
         )  # fmt: skip
     for w, reference in zip(ours, theirs, strict=True):

@@ -176,7 +176,7 @@ def test_tensor_lists_of_several_dtypes(ops):
     for leaf, grad in zip(leaves, grads, strict=True):
         leaf.grad = grad.float()
     torch.optim.RMSprop(leaves, lr=0.01, foreach=False).step()
-    ops.rmsprop_clip_(copies, grads, states, [], [], 0.01, 0.99, 1e-8, 0.0, 0.0, False, False, -1.0)
+    ops.rmsprop_clip_(copies, grads, states, [], [], None, 0.01, 0.99, 1e-8, 0.0, 0.0, False, False, -1.0)
     for w, leaf in zip(copies, leaves, strict=True):
         torch.testing.assert_close(w.float(), leaf.detach(), rtol=1e-2 if w.dtype != torch.float32 else 1e-6, atol=1e-6)
 
@@ -200,11 +200,11 @@ def test_refusals_name_the_argument(ops):
         (r"params\[0\] has gaps", lambda: ops.clip_weights_([torch.randn(6)[::2]], 0.1)),
         (
             "grads has 0 tensors; it takes 1",
-            lambda: ops.rmsprop_clip_([c], [], [c], [], [], 0.1, 0.9, 1e-8, 0.0, 0.0, False, False, -1.0),
+            lambda: ops.rmsprop_clip_([c], [], [c], [], [], None, 0.1, 0.9, 1e-8, 0.0, 0.0, False, False, -1.0),
         ),
         (
             r"square_avgs\[0\] is float32 \(2,\)",
-            lambda: ops.rmsprop_clip_([c], [c], [c[:2]], [], [], 0.1, 0.9, 1e-8, 0.0, 0.0, False, False, -1.0),
+            lambda: ops.rmsprop_clip_([c], [c], [c[:2]], [], [], None, 0.1, 0.9, 1e-8, 0.0, 0.0, False, False, -1.0),
         ),
     ]
     for message, call in refused:
