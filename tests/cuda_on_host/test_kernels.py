@@ -157,6 +157,21 @@ def test_bn_stats_of_data_far_from_zero(host_kernels, layout):
 
 
 @layouts
+def test_bn_stats_of_data_whose_pivot_is_an_outlier(host_kernels, layout):
+    """The pivot is an average of what is read first, the tensor's end: there it lies 60 deviations off the rest."""
+    image = Image((40, 3, 64, True), layout, torch.float32)
+    z = image.random(26)
+    z[-3 * 64 :] += 60  # the last sample, in either layout
+    mean, var = Guarded(3, torch.float32), Guarded(3, torch.float32)
+    host_kernels.call("bn_stats", z=z, shape=image.shape, dtype=0, mean=mean.tensor, var=var.tensor)
+    expected_var, expected_mean = torch.var_mean(image.view(z), (0, 2), correction=0)
+    lost = 1 + ((image.view(z) - expected_mean[:, None]) ** 2).amax((0, 2)) / expected_var  # bn_stats.cu, numerics
+    assert lost.min() > 30
+    assert_close(mean.check(), expected_mean, 8, torch.float32, scale=60.0)
+    assert_close(var.check(), expected_var, 16 * lost.max().item(), torch.float32)
+
+
+@layouts
 def test_reductions_do_not_depend_on_the_thread_order(host_kernels, layout):
     """The same bits from every order: the sums are taken in an order of their own."""
     image = Image((3, 2, 4104, True), layout, torch.float32)
