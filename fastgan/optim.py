@@ -21,8 +21,8 @@ __all__ = ["Adam", "RMSprop"]
 
 LIBRARY.define(
     "rmsprop_clip_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] square_avgs, Tensor(c!)[] grad_avgs, "
-    "Tensor(d!)[] momentum_buffers, float lr, float alpha, float eps, float weight_decay, float momentum, "
-    "bool centered, bool maximize, float clip_value) -> ()"
+    "Tensor(d!)[] momentum_buffers, Tensor? lr_tensor, float lr, float alpha, float eps, float weight_decay, "
+    "float momentum, bool centered, bool maximize, float clip_value) -> ()"
 )
 
 
@@ -85,13 +85,19 @@ class RMSprop(torch.optim.RMSprop):
 
     The update equals torch.optim.RMSprop's followed by ``p.clamp_(-c, c)``, to rounding. ``state_dict`` interchanges
     with torch.optim.RMSprop's in both directions. Parameters without a gradient are clipped too, as WGAN asks.
-    A learning rate that is a tensor, complex or sparse tensors and ``capturable`` take torch's own update and a clamp.
+    Complex tensors, and what else no kernel covers, take torch's own update and a clamp.
+
+    ``capturable=True`` lets a CUDA graph capture ``step``, as in torch: the step counts lie on the device. The graph
+    repeats the options it was captured with; to change the learning rate between replays, give it as a CUDA tensor and
+    write to that tensor: the kernel reads it on the device.
 
     Raises:
         ValueError: clip_value not above 0; differentiable=True, which a clamp in place cannot be.
     """
 
-    def __init__(self, params, lr: float = 1e-2, *args, clip_value: float | None = None, **kwargs) -> None:
+    def __init__(
+        self, params, lr: float | torch.Tensor = 1e-2, *args, clip_value: float | None = None, **kwargs
+    ) -> None:
         super().__init__(params, lr, *args, **kwargs)
         self.defaults["clip_value"] = clip_value
         for group in self.param_groups:
@@ -134,28 +140,27 @@ class RMSprop(torch.optim.RMSprop):
         complex_ = self._init_group(group, params, grads, square_avgs, momentum_buffers, grad_avgs, steps)
         clip_value = group["clip_value"]
         unclipped = group["params"]
-        gap = "a parameter is complex" if complex_ else _gap(group, params, grads)
-        options = {
-            key: group[key] for key in ("lr", "alpha", "eps", "weight_decay", "momentum", "centered", "maximize")
-        }
+        gap = "a parameter is complex" if complex_ else _gap(group, params, grads, steps)
+        lr = group["lr"]
+        options = {key: group[key] for key in ("alpha", "eps", "weight_decay", "momentum", "centered", "maximize")}
         lists = (square_avgs, grad_avgs, momentum_buffers)
         gap = gap or dense_gap(params, *lists)
         if params and use_kernel("rmsprop_clip_", *params, *grads, gap=gap):
-            for step in steps:
-                step += 1
+            torch._foreach_add_(steps, 1)
             # A gradient may come in another layout than its parameter (channels_last convolutions).
             grads = [
                 g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
                 for g, p in zip(grads, params, strict=True)
             ]
+            learning_rate = (lr, 0.0) if isinstance(lr, torch.Tensor) else (None, lr)
             bound = -1.0 if clip_value is None else clip_value
-            torch.ops.fastgan.rmsprop_clip_(params, grads, *lists, *options.values(), bound)
+            torch.ops.fastgan.rmsprop_clip_(params, grads, *lists, *learning_rate, *options.values(), bound)
             increment_versions([*params, *square_avgs, *grad_avgs, *momentum_buffers])
             unclipped = [p for p in group["params"] if p.grad is None]
         elif params:
             functional_rmsprop(
                 params, grads, *lists, steps, foreach=group["foreach"], capturable=group["capturable"],
-                differentiable=False, has_complex=complex_, **options,
+                differentiable=False, has_complex=complex_, lr=lr, **options,
             )  # fmt: skip
         if clip_value is not None and unclipped:
             clip_weights_(unclipped, clip_value)
@@ -174,12 +179,10 @@ _health_check = getattr(
 )
 
 
-def _gap(group: dict, params: list[torch.Tensor], grads: list[torch.Tensor]) -> str | None:
+def _gap(group: dict, params: list[torch.Tensor], grads: list[torch.Tensor], steps: list[torch.Tensor]) -> str | None:
     """Why the kernel does not cover this group's options or gradients."""
-    if isinstance(group["lr"], torch.Tensor) or group["capturable"]:
-        return "lr is a tensor or capturable is set"
-    if any(g.is_sparse for g in grads):
-        return "a gradient is sparse"
+    if group["capturable"] and not all(p.is_cuda and s.is_cuda for p, s in zip(params, steps, strict=True)):
+        return "capturable is set, and a parameter or its step count is not on a CUDA device"
     return (
         "a gradient has another dtype" if any(g.dtype != p.dtype for g, p in zip(grads, params, strict=True)) else None
     )

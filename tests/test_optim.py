@@ -9,6 +9,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastgan.ops import use
 from fastgan.optim import Adam, RMSprop
@@ -248,12 +249,55 @@ def test_closure_scheduler_and_hooks(implementation):
     assert torch.is_grad_enabled()
 
 
-def test_lr_as_a_tensor_takes_torchs_update():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_lr_as_a_tensor(dtype, implementation):
+    """Its value at the time of each step counts, whatever the step was called with first."""
     our_net, net = critic(), critic()
-    ours = RMSprop(our_net.parameters(), lr=torch.tensor(1e-3), clip_value=0.03)
-    plain = torch.optim.RMSprop(net.parameters(), lr=torch.tensor(1e-3))
+    lr = torch.tensor(1e-3, dtype=dtype)
+    ours, plain = RMSprop(our_net.parameters(), lr=lr, clip_value=0.03), torch.optim.RMSprop(net.parameters(), lr=1e-3)
     run(ours, plain, our_net, net, 0.03, 2)
-    assert_near(our_net, net, 2)
+    lr.fill_(1e-2)
+    plain.param_groups[0]["lr"] = 1e-2
+    run(ours, plain, our_net, net, 0.03, 1, first=2)
+    assert_near(our_net, net, 3)
+    assert lr == torch.tensor(1e-2, dtype=dtype) and ours.param_groups[0]["lr"] is lr
+
+
+def test_capturable_is_torchs_where_there_is_no_cuda_device():
+    """torch refuses it for parameters on the CPU; silently stepping there would hide a wrong set-up."""
+    messages = []
+    for optimizer_of in (RMSprop, torch.optim.RMSprop):
+        p = nn.Parameter(torch.ones(3))
+        p.grad = torch.ones(3)
+        with pytest.raises(AssertionError, match="capturable=True") as raised:
+            optimizer_of([p], capturable=True).step()
+        messages.append(str(raised.value))
+    assert messages[0] == messages[1]
+
+
+def test_capturable_steps_leave_everything_on_the_device(monkeypatch):
+    """On tensors that pretend to lie on a GPU: the counts count there, the kernel gets lr as the tensor it is."""
+    calls = []
+    monkeypatch.setattr(torch.ops.fastgan, "rmsprop_clip_", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr("fastgan.optim.use_kernel", lambda op, *tensors, gap=None: gap is None)
+    monkeypatch.setattr("fastgan.optim.increment_versions", lambda tensors: None)
+    with FakeTensorMode():
+        p = nn.Parameter(torch.empty(3, 4, device="cuda"))
+        p.grad = torch.empty(3, 4, device="cuda")
+        lr = torch.empty((), device="cuda")
+        optimizer = RMSprop([p], clip_value=0.1, capturable=True)
+        optimizer.param_groups[0]["lr"] = lr  # torch's __init__ would look at its value
+        optimizer.step()
+        assert optimizer.state[p]["step"].is_cuda
+        params, grads, square_avgs, _, _, lr_tensor, *options = calls.pop()
+        assert params[0] is p and grads[0] is p.grad and square_avgs[0] is optimizer.state[p]["square_avg"]
+        assert lr_tensor is lr and options[0] == 0.0
+        optimizer.param_groups[0]["lr"] = 0.5
+        optimizer.step()
+        assert calls.pop()[5:7] == (None, 0.5)
+        optimizer.state[p]["step"] = torch.empty(())  # a count that a captured graph would not count
+        with pytest.raises(AssertionError, match="capturable=True"):
+            optimizer.step()
 
 
 def test_stepping_between_forward_and_backward_raises(implementation):
@@ -269,8 +313,10 @@ def test_opcheck(kernels):
     def tensors():
         return [torch.rand(3, 4), torch.rand(5)]
 
-    arguments = (tensors(), tensors(), tensors(), tensors(), tensors(), 1e-2, 0.9, 1e-8, 0.1, 0.9, True, False, 0.5)
-    torch.library.opcheck(torch.ops.fastgan.rmsprop_clip_.default, arguments)
+    options = (0.9, 1e-8, 0.1, 0.9, True, False, 0.5)
+    for lr in ((None, 1e-2), (torch.tensor(1e-2), 0.0)):
+        arguments = (tensors(), tensors(), tensors(), tensors(), tensors(), *lr, *options)
+        torch.library.opcheck(torch.ops.fastgan.rmsprop_clip_.default, arguments)
 
 
 @pytest.mark.parametrize("clip_value", [0, -0.01, float("nan"), "0.01"])
@@ -352,6 +398,23 @@ def test_adam_goes_on_from_a_state_of_torchs(layout):
 @pytest.mark.parametrize("option", [{"foreach": True}, {"foreach": False}, {"capturable": False}, {"fused": False}])
 def test_adam_leaves_the_form_to_who_asks_for_one(option):
     assert not Adam(critic().parameters(), **option).param_groups[0]["fused"]
+
+
+def test_adam_passes_a_tensor_of_a_learning_rate_on():
+    """torch's fused Adam reads it where it lies: a captured graph follows its changes."""
+    net, lr = critic(), torch.tensor(1e-2)
+    optimizer = Adam(net.parameters(), lr=lr)
+    assert optimizer.param_groups[0]["fused"] and optimizer.param_groups[0]["lr"] is lr
+    before = net[0].weight.detach().clone()
+    give_gradients(net, 0)
+    optimizer.step()
+    assert torch.allclose((net[0].weight - before).abs(), lr, rtol=1e-4)
+    lr.zero_()
+    after = net[0].weight.detach().clone()
+    optimizer.step()
+    assert torch.equal(net[0].weight, after)
+    capturable = Adam(critic().parameters(), capturable=True, fused=True).param_groups[0]
+    assert capturable["capturable"] and capturable["fused"]
 
 
 def test_adam_of_what_cannot_be_fused():

@@ -11,26 +11,33 @@
 
 #include "bn_act_math.cuh"
 #include "channel_map.cuh"
-#include "channel_reduce.cuh"
 
 namespace fastgan::cuda {
 namespace {
 
-template <class T>
+template <class T, Activation A>
 struct BnActOp {
+  static constexpr int kUnroll = A == Activation::Tanh ? 1 : kLoadsInFlight;  // unrolled, tanhf is a lot of code
   using Channel = ChannelAffine;
+  template <int V>
+  using Inputs = Vector<T, V>;
 
   BnActParams p;
 
   __device__ Channel channel(int c) const { return channel_affine(p.channels, c); }
 
+  template <int V>
+  __device__ __forceinline__ Inputs<V> load(int64_t offset) const {
+    return load_vector<V>(static_cast<const T*>(p.z) + offset);
+  }
+
   template <int V, int K>
-  __device__ __forceinline__ void map(const Channel (&channel)[K], int64_t offset) const {
+  __device__ __forceinline__ void map(const Channel (&channel)[K], const Vector<T, V>& in, int64_t offset) const {
     float u[V];
-    load<T, V>(static_cast<const T*>(p.z) + offset, u);
+    to_floats(in, u);
 #pragma unroll
     for (int v = 0; v < V; ++v) u[v] = normalise(u[v], channel[K == 1 ? 0 : v]);
-    activate(u, p.activation, p.negative_slope);
+    activate<A>(u, p.negative_slope);
     store<T, V>(static_cast<T*>(p.y) + offset, u);
   }
 
@@ -49,7 +56,9 @@ cudaError_t bn_act(const BnActParams& p, cudaStream_t stream) {
     using T = decltype(element);
     const bool vectorise = aligned16(p.z) && aligned16(p.y) && rows_divide_into_vectors(p.shape, kVector<T>);
     return with_vector_width<T>(vectorise, [&](auto width) {
-      return run_channel_map<decltype(width)::value>(BnActOp<T>{p}, p.shape, stream);
+      return with_activation(p.activation, [&](auto activation) {
+        return run_channel_map<decltype(width)::value>(BnActOp<T, decltype(activation)::value>{p}, p.shape, stream);
+      });
     });
   });
 }

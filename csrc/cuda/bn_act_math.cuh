@@ -23,44 +23,43 @@ __device__ __forceinline__ ChannelAffine channel_affine(const BnChannels& p, int
 __device__ __forceinline__ float normalise(float z, const ChannelAffine& a) { return fmaf(z - a.mean, a.scale, a.beta); }
 
 // u <- activation(u). NaN stays NaN, as in torch.
-template <int V>
-__device__ __forceinline__ void activate(float (&u)[V], Activation activation, float negative_slope) {
-  switch (activation) {  // the same for the whole grid
-    case Activation::None: break;
-    case Activation::Relu:
+template <Activation A, int V>
+__device__ __forceinline__ void activate(float (&u)[V], float negative_slope) {
 #pragma unroll
-      for (int v = 0; v < V; ++v) u[v] = u[v] < 0.f ? 0.f : u[v];
-      break;
-    case Activation::LeakyRelu:
-#pragma unroll
-      for (int v = 0; v < V; ++v) u[v] = u[v] > 0.f ? u[v] : u[v] * negative_slope;
-      break;
-    case Activation::Tanh:
-#pragma unroll
-      for (int v = 0; v < V; ++v) u[v] = tanhf(u[v]);
-      break;
+  for (int v = 0; v < V; ++v) {
+    if constexpr (A == Activation::Relu) u[v] = u[v] < 0.f ? 0.f : u[v];
+    if constexpr (A == Activation::LeakyRelu) u[v] = u[v] > 0.f ? u[v] : u[v] * negative_slope;
+    if constexpr (A == Activation::Tanh) u[v] = tanhf(u[v]);
   }
 }
 
 // grad <- grad * activation'(u), given y = activation(u) for Tanh and u for the others.
-template <int V>
-__device__ __forceinline__ void activate_backward(float (&grad)[V], const float (&u_or_y)[V], Activation activation,
-                                                  float negative_slope) {
-  switch (activation) {
-    case Activation::None: break;
-    case Activation::Relu:
+template <Activation A, int V>
+__device__ __forceinline__ void activate_backward(float (&grad)[V], const float (&u_or_y)[V], float negative_slope) {
 #pragma unroll
-      for (int v = 0; v < V; ++v) grad[v] = u_or_y[v] <= 0.f ? 0.f : grad[v];
-      break;
-    case Activation::LeakyRelu:
-#pragma unroll
-      for (int v = 0; v < V; ++v) grad[v] = u_or_y[v] > 0.f ? grad[v] : grad[v] * negative_slope;
-      break;
-    case Activation::Tanh:
-#pragma unroll
-      for (int v = 0; v < V; ++v) grad[v] *= 1.f - u_or_y[v] * u_or_y[v];
-      break;
+  for (int v = 0; v < V; ++v) {
+    if constexpr (A == Activation::Relu) grad[v] = u_or_y[v] <= 0.f ? 0.f : grad[v];
+    if constexpr (A == Activation::LeakyRelu) grad[v] = u_or_y[v] > 0.f ? grad[v] : grad[v] * negative_slope;
+    if constexpr (A == Activation::Tanh) grad[v] *= 1.f - u_or_y[v] * u_or_y[v];
   }
+}
+
+template <Activation A>
+struct ActivationConstant {
+  static constexpr Activation value = A;
+};
+
+// Calls body(ActivationConstant<activation>{}): in a kernel that switches at run time, every activation would take the
+// registers of the longest, and a branch a vector would stand between the loads and their use.
+template <class Body>
+cudaError_t with_activation(Activation activation, Body&& body) {
+  switch (activation) {
+    case Activation::None: return body(ActivationConstant<Activation::None>{});
+    case Activation::Relu: return body(ActivationConstant<Activation::Relu>{});
+    case Activation::LeakyRelu: return body(ActivationConstant<Activation::LeakyRelu>{});
+    case Activation::Tanh: return body(ActivationConstant<Activation::Tanh>{});
+  }
+  return cudaErrorInvalidValue;
 }
 
 }  // namespace fastgan::cuda

@@ -1,14 +1,18 @@
 // bn_stats: mean[c] = sum_{n,s} z[n,c,s] / M,  var[c] = sum_{n,s} (z[n,c,s] - mean[c])^2 / M,  M = N * S.
-// inverse_std: invstd[c] = 1 / sqrt(var[c] + eps).
+//           and, where asked for, invstd[c] = 1 / sqrt(var[c] + eps), which inverse_std computes of a given var.
 //
 // Shapes and order   z (N, C, S), NCHW or NHWC as shape.layout says; mean, var, invstd (C,) float.
 // Tiles              channel_reduce.cuh: one pass over z, blocks = channels x splits, a second small launch merges splits.
-// On chip            registers: one Moments (12 bytes) an accumulator; shared: 8 of them (NCHW), V * 256 (NHWC, <= 24 KiB).
-// Assumes            N * C * S > 0 and N * S < 2^31 (asserted by the caller); V = 1 unless rows divide and z is aligned.
-// Numerics           float. NCHW: the V neighbours of a vector are reduced in two passes in registers and merged by Chan's
-//                    formula; NHWC: Welford's recurrence down the rows. Never E[z^2] - mean^2: a mean of 1e4 standard
-//                    deviations costs no digits of the variance beyond those z itself lost. Order fixed by the shape.
-// Source             Welford 1962; Chan, Golub, LeVeque 1979; batch normalisation: Ioffe and Szegedy, arXiv 1502.03167.
+// On chip            registers: a pivot and two sums a channel, 4 vectors on their way; shared: V * 264 pairs (<= 17 KiB).
+// Assumes            N * C * S > 0, N * S < 2^31, C * S < 2^30 (asserted by the caller); V = 1 unless rows divide and z is
+//                    aligned.
+// Numerics           float. A block takes for each channel a pivot K near the mean, the average of 4 of its elements, and adds
+//                    s1 = sum (z - K), s2 = sum (z - K)^2: no division an element, and nothing to merge but sums. Its mean is
+//                    K + s1 / n, its squared deviations are s2 - s1^2 / n, which loses a factor of 1 + (K - mean)^2 / var
+//                    of the accuracy (5 / 4 expected), however far the mean is from zero; splits are merged in the same
+//                    way about the mean of the first. Order fixed by the shape.
+// Source             shifted data: T. F. Chan, G. H. Golub, R. J. LeVeque, "Algorithms for computing the sample variance",
+//                    1983; batch normalisation: Ioffe and Szegedy, arXiv 1502.03167.
 #include "bn_stats.h"
 
 #include "channel_reduce.cuh"
@@ -16,50 +20,76 @@
 namespace fastgan::cuda {
 namespace {
 
+__device__ __forceinline__ float inverse_std_of(float var, float eps) { return 1.f / sqrtf(var + eps); }
+
+// Count, mean and sum of squared deviations of a split.
+struct Moments {
+  int64_t count;
+  float mean, m2;
+};
+
 template <class T>
 struct StatsOp {
-  using Accumulator = Moments;
-  struct Channel {};
+  static constexpr int kUnroll = kLoadsInFlight;
+  struct Channel {
+    float pivot;
+  };
+  using Partial = Moments;
+  template <int V>
+  using Inputs = Vector<T, V>;
 
   BnStatsParams p;
 
-  __device__ Channel channel(int) const { return {}; }
-
-  template <int V>
-  __device__ __forceinline__ void add(Moments& a, const Channel&, int64_t offset) const {
-    float x[V];
-    load<T, V>(static_cast<const T*>(p.z) + offset, x);
-    Moments tile{V, 0.f, 0.f};
+  template <class Sample>
+  __device__ __forceinline__ Channel channel(int, const Sample& sample) const {
+    float sum = 0.f;
 #pragma unroll
-    for (int v = 0; v < V; ++v) tile.mean += x[v] * (1.f / V);
-#pragma unroll
-    for (int v = 0; v < V; ++v) tile.m2 += (x[v] - tile.mean) * (x[v] - tile.mean);
-    a = merge(a, tile);
+    for (int k = 0; k < kUnroll; ++k) sum += to_float(static_cast<const T*>(p.z)[sample(k)]);
+    return {sum * (1.f / kUnroll)};
   }
 
   template <int V>
-  __device__ __forceinline__ void add_columns(Moments (&a)[V], const Channel (&)[V], int64_t offset) const {
-    float x[V];
-    load<T, V>(static_cast<const T*>(p.z) + offset, x);
-    const float share = 1.f / static_cast<float>(a[0].count + 1);  // all V columns hold the same count
+  __device__ __forceinline__ Inputs<V> load(int64_t offset) const {
+    return load_vector<V>(static_cast<const T*>(p.z) + offset);
+  }
+
+  // sums of d and d^2, d = z - pivot
+  template <int V, int K>
+  __device__ __forceinline__ void add(SumPair (&sum)[K], const Channel (&channel)[K], const Vector<T, V>& in) const {
+    float d[V];
+    to_floats(in, d);
 #pragma unroll
     for (int v = 0; v < V; ++v) {
-      const float delta = x[v] - a[v].mean;
-      a[v].count += 1;
-      a[v].mean += delta * share;
-      a[v].m2 += delta * (x[v] - a[v].mean);
+      SumPair& s = sum[K == 1 ? 0 : v];
+      d[v] -= channel[K == 1 ? 0 : v].pivot;
+      s = {s.first + d[v], fmaf(d[v], d[v], s.second)};
     }
   }
 
-  __device__ void finish(int c, Moments a) const {
+  __device__ Moments close(SumPair sum, const Channel& channel, int64_t count) const {
+    const float shift = sum.first / static_cast<float>(count);
+    const float m2 = sum.second - sum.first * shift;
+    return {count, channel.pivot + shift, m2 < 0.f ? 0.f : m2};
+  }
+
+  __device__ Channel centre(const Moments& split) const { return {split.mean}; }
+
+  __device__ SumPair open(const Moments& split, const Channel& channel) const {
+    const float d = split.mean - channel.pivot, sum = d * static_cast<float>(split.count);
+    return {sum, fmaf(d, sum, split.m2)};
+  }
+
+  __device__ void finish(int c, const Moments& a) const {
+    const float var = a.m2 / static_cast<float>(a.count);
     p.mean[c] = a.mean;
-    p.var[c] = a.m2 / static_cast<float>(a.count);
+    p.var[c] = var;
+    if (p.invstd) p.invstd[c] = inverse_std_of(var, p.eps);
   }
 };
 
-__global__ void __launch_bounds__(kReduceThreads) inverse_std_kernel(InverseStdParams p) {
-  const int64_t c = blockIdx.x * static_cast<int64_t>(kReduceThreads) + threadIdx.x;
-  if (c < p.channels) p.invstd[c] = 1.f / sqrtf(p.var[c] + p.eps);
+__global__ void __launch_bounds__(kChannelThreads) inverse_std_kernel(InverseStdParams p) {
+  const int64_t c = blockIdx.x * static_cast<int64_t>(kChannelThreads) + threadIdx.x;
+  if (c < p.channels) p.invstd[c] = inverse_std_of(p.var[c], p.eps);
 }
 
 template <class T>
@@ -73,8 +103,10 @@ int64_t bn_stats_workspace(const BnStatsParams& p) {
   int64_t bytes = 0;
   with_dtype(p.dtype, [&](auto element) {
     using T = decltype(element);
-    bytes = channel_reduction_workspace<Moments>(p.shape, vectorised<T>(p) ? kVector<T> : 1);
-    return cudaSuccess;
+    return with_vector_width<T>(vectorised<T>(p), [&](auto width) {
+      bytes = channel_reduction_workspace<decltype(width)::value>(StatsOp<T>{p}, p.shape);
+      return cudaSuccess;
+    });
   });
   return bytes;
 }
@@ -89,7 +121,7 @@ cudaError_t bn_stats(const BnStatsParams& p, cudaStream_t stream) {
 }
 
 cudaError_t inverse_std(const InverseStdParams& p, cudaStream_t stream) {
-  return launch(inverse_std_kernel, dim3(static_cast<unsigned>(ceil_div(p.channels, kReduceThreads))), dim3(kReduceThreads),
+  return launch(inverse_std_kernel, dim3(static_cast<unsigned>(ceil_div(p.channels, kChannelThreads))), dim3(kChannelThreads),
                 stream, p);
 }
 

@@ -1,4 +1,4 @@
-// bn_stats: mean and biased variance of every channel; inverse_std: 1 / sqrt(var + eps). Description: bn_stats.cu.
+// bn_stats: mean, biased variance and 1 / sqrt(var + eps) of every channel; inverse_std: the latter alone. Description: bn_stats.cu.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -14,6 +14,8 @@ struct BnStatsParams {
   DType dtype;       // of z
   float* mean;       // (C,)
   float* var;        // (C,) biased variance
+  float* invstd;     // (C,) 1 / sqrt(var + eps), or null
+  float eps;         // of invstd
   void* workspace;   // bn_stats_workspace() bytes, 16-byte aligned; nothing in it survives
 };
 

@@ -1,7 +1,8 @@
 // interpolate: out[n,d] = epsilon[n] * real[n,d] + (1 - epsilon[n]) * fake[n,d].
 //
 // Shapes and order   real, fake, out (N, D), a sample's D elements adjacent, in an order all share; epsilon (N,).
-// Tiles              one thread a vector of 16 bytes, in memory order; the sample by one division (Divider).
+// Tiles              one thread a vector of 16 bytes, in memory order; the sample by one division (Divider). Two loads of
+//                    each of 2048 threads are 64 KiB in flight on a multiprocessor.
 // On chip            registers: one vector of each.
 // Assumes            dense tensors of one memory order, N > 0, 0 < D < 2^30 (asserted by the caller).
 // Numerics           float, one rounding at the store.
@@ -20,11 +21,14 @@ __global__ void __launch_bounds__(kInterpolateThreads)
     interpolate_kernel(InterpolateParams p, int64_t first_sample, Divider vectors_per_sample, uint32_t vectors) {
   const uint32_t i = blockIdx.x * kInterpolateThreads + threadIdx.x;
   if (i >= vectors) return;
-  const float epsilon = load_as_float(p.epsilon, p.epsilon_dtype, first_sample + vectors_per_sample.quotient(i));
   const int64_t offset = first_sample * p.elements + static_cast<int64_t>(i) * V;
+  const auto real_vector = load_vector<V>(static_cast<const T*>(p.real) + offset);
+  const auto fake_vector = load_vector<V>(static_cast<const T*>(p.fake) + offset);
+  // behind the vectors: its type is known at run time, so it is waited for where it is read
+  const float epsilon = load_as_float(p.epsilon, p.epsilon_dtype, first_sample + vectors_per_sample.quotient(i));
   float real[V], fake[V];
-  load<T, V>(static_cast<const T*>(p.real) + offset, real);
-  load<T, V>(static_cast<const T*>(p.fake) + offset, fake);
+  to_floats(real_vector, real);
+  to_floats(fake_vector, fake);
 #pragma unroll
   for (int v = 0; v < V; ++v) real[v] = epsilon * real[v] + (1.f - epsilon) * fake[v];
   store<T, V>(static_cast<T*>(p.out) + offset, real);

@@ -7,7 +7,11 @@
 //                    1. squares: partial[n,p] = sum of squares of piece p of sample n
 //                    2. scale:   a block adds its sample's P partial sums in order, so that all blocks of a sample agree,
 //                       and writes its piece of grad_penalty; block 0 computes every norm and the penalty as well.
-// On chip            registers: one vector, one sum; shared: 8 partial sums.
+//                    Every element is read twice, the second time from the L2 cache (128 samples of 64 px RGB: 6.3 MB in
+//                    float32). One launch instead would be a block a sample, which leaves most of the device idle below 132
+//                    samples and holds at most 32768 float32 elements in registers, and would still need all samples for
+//                    the penalty itself: a second launch, or a counter that calls share (channel_reduce.cuh says why not).
+// On chip            registers: 4 vectors on their way, one sum; shared: 8 partial sums.
 // Assumes            dense tensors of one memory order, N, D > 0, N * P < 2^31 (asserted by the caller).
 // Numerics           float, sums in a fixed order: pieces of at most 16384 elements by block_reduce, then the pieces
 //                    one after the other. A sum of squares above 3e38 (a norm above 1.8e19) overflows to infinity.
@@ -37,6 +41,20 @@ template <int V>
 struct Piece {
   int64_t sample, begin, end;
 
+  __device__ int64_t index(int k) const {  // of this thread's k-th vector
+    return begin + (k * kPenaltyThreads + static_cast<int>(threadIdx.x)) * V;
+  }
+
+  // This thread's vectors; past the end its first one again, or nothing, so that all are on their way at once.
+  template <class T>
+  __device__ __forceinline__ void load(const void* grad, Vector<T, V> (&in)[kVectorsPerThread]) const {
+    if (index(0) >= end) return;
+#pragma unroll
+    for (int k = 0; k < kVectorsPerThread; ++k) {
+      in[k] = load_vector<V>(static_cast<const T*>(grad) + (index(k) < end ? index(k) : index(0)));
+    }
+  }
+
   __device__ Piece(const PenaltyParams& p, uint32_t pieces_per_sample) {
     constexpr int64_t size = kPenaltyThreads * kVectorsPerThread * V;
     sample = blockIdx.x / pieces_per_sample;
@@ -49,13 +67,14 @@ struct Piece {
 template <class T, int V>
 __global__ void __launch_bounds__(kPenaltyThreads) squares_kernel(PenaltyParams p, uint32_t pieces_per_sample) {
   const Piece<V> piece(p, pieces_per_sample);
+  Vector<T, V> in[kVectorsPerThread] = {};
+  piece.load(p.grad, in);
   Sum sum{0.f};
 #pragma unroll
   for (int k = 0; k < kVectorsPerThread; ++k) {
-    const int64_t i = piece.begin + (k * kPenaltyThreads + threadIdx.x) * V;
-    if (i < piece.end) {
+    if (piece.index(k) < piece.end) {
       float x[V];
-      load<T, V>(static_cast<const T*>(p.grad) + i, x);
+      to_floats(in[k], x);
 #pragma unroll
       for (int v = 0; v < V; ++v) sum.value = fmaf(x[v], x[v], sum.value);
     }
@@ -79,17 +98,18 @@ __device__ float excess(const PenaltyParams& p, float norm) {
 template <class T, int V>
 __global__ void __launch_bounds__(kPenaltyThreads) scale_kernel(PenaltyParams p, uint32_t pieces_per_sample) {
   const Piece<V> piece(p, pieces_per_sample);
+  Vector<T, V> in[kVectorsPerThread] = {};
+  piece.load(p.grad, in);
   const float norm = sample_norm(p, pieces_per_sample, piece.sample);
   const float factor = norm == 0.f ? 0.f : 2.f * p.weight / static_cast<float>(p.samples) * (excess(p, norm) / norm);
 #pragma unroll
   for (int k = 0; k < kVectorsPerThread; ++k) {
-    const int64_t i = piece.begin + (k * kPenaltyThreads + threadIdx.x) * V;
-    if (i < piece.end) {
+    if (piece.index(k) < piece.end) {
       float x[V];
-      load<T, V>(static_cast<const T*>(p.grad) + i, x);
+      to_floats(in[k], x);
 #pragma unroll
       for (int v = 0; v < V; ++v) x[v] *= factor;
-      store<T, V>(static_cast<T*>(p.grad_penalty) + i, x);
+      store<T, V>(static_cast<T*>(p.grad_penalty) + piece.index(k), x);
     }
   }
   if (blockIdx.x != 0) return;

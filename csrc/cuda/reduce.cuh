@@ -1,9 +1,9 @@
 // Reductions in a fixed order: the same input gives the same bits on every run, so no atomics.
 //
-// An accumulator A is a small struct with `A merge(A, A)`, `A zero<A>()` and trivial construction.
-//   warp_reduce   32 lanes -> lane 0, by halving distances
-//   block_reduce  THREADS threads -> thread 0: warps first, then warp 0 over the warps' results (one barrier)
-//   rows_reduce   a block of `lanes` x `rows` threads, each holding V accumulators -> row 0, by halving rows
+// An accumulator A is a small struct of floats with `A merge(A, A)` and `A shuffle_down(A, int)`, zero where A{}.
+//   warp_reduce    32 lanes -> lane 0, by halving distances
+//   block_reduce   THREADS threads -> thread 0: warps first, then warp 0 over the warps' results (one barrier)
+//   column_reduce  a block of `lanes` x `rows` threads, each holding V neighbouring columns -> one thread a column
 #pragma once
 
 #include "platform.cuh"
@@ -13,12 +13,6 @@ namespace fastgan::cuda {
 constexpr int kWarp = 32;
 constexpr unsigned kFullMask = 0xffffffffu;
 
-// Count, mean and sum of squared deviations of some numbers (B. P. Welford, Technometrics 4(3), 1962).
-struct Moments {
-  int count;
-  float mean, m2;
-};
-
 struct Sum {
   float value;
 };
@@ -27,25 +21,9 @@ struct SumPair {
   float first, second;
 };
 
-template <class A>
-__device__ __forceinline__ A zero() {
-  return A{};
-}
-
-// T. F. Chan, G. H. Golub, R. J. LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
-__device__ __forceinline__ Moments merge(Moments a, Moments b) {
-  const int count = a.count + b.count;
-  const float share = count > 0 ? static_cast<float>(b.count) / static_cast<float>(count) : 0.f;
-  const float delta = b.mean - a.mean;
-  return {count, a.mean + delta * share, a.m2 + b.m2 + delta * delta * share * static_cast<float>(a.count)};
-}
 __device__ __forceinline__ Sum merge(Sum a, Sum b) { return {a.value + b.value}; }
 __device__ __forceinline__ SumPair merge(SumPair a, SumPair b) { return {a.first + b.first, a.second + b.second}; }
 
-__device__ __forceinline__ Moments shuffle_down(Moments a, int distance) {
-  return {__shfl_down_sync(kFullMask, a.count, distance), __shfl_down_sync(kFullMask, a.mean, distance),
-          __shfl_down_sync(kFullMask, a.m2, distance)};
-}
 __device__ __forceinline__ Sum shuffle_down(Sum a, int distance) {
   return {__shfl_down_sync(kFullMask, a.value, distance)};
 }
@@ -70,28 +48,40 @@ __device__ __forceinline__ A block_reduce(A a) {
   a = warp_reduce(a);
   if (lane == 0) of_warp[warp] = a;
   __syncthreads();
-  if (warp == 0) a = warp_reduce(lane < THREADS / kWarp ? of_warp[lane] : zero<A>());
+  if (warp == 0) a = warp_reduce(lane < THREADS / kWarp ? of_warp[lane] : A{});
   return a;
 }
 
-// Threads (x, y) of a block of blockDim.x * blockDim.y = THREADS, blockDim.y a power of two, each hold V accumulators
-// of V columns; the sums over y are valid where threadIdx.y == 0. Shared memory: V * THREADS accumulators.
+// Threads (x, y) of a block of blockDim.x * blockDim.y = THREADS, both powers of two, each hold V accumulators: those of
+// columns x * V ... x * V + V - 1 over a share of the rows. Returns, in the threads t < blockDim.x * V, the sum over all rows
+// of column column_of_thread<V>(). Every thread first adds V rows of one column, so that the work is spread over all threads
+// and one barrier stands before it; where a column then has more than one thread, their sums are halved.
 template <int THREADS, int V, class A>
-__device__ __forceinline__ void rows_reduce(A (&a)[V]) {
-  FASTGAN_SHARED(A, held, V * THREADS);
-  const int thread = threadIdx.y * blockDim.x + threadIdx.x;
+__device__ __forceinline__ A column_reduce(const A (&a)[V]) {
+  static_assert(V * V <= THREADS && kWarp * V <= THREADS, "every column has a whole number of threads");
+  constexpr int kStride = THREADS + 8;  // columns of one lane in different banks
+  FASTGAN_SHARED(A, held, V * kStride);
+  const int thread = threadIdx.y * blockDim.x + threadIdx.x, columns = blockDim.x * V;
 #pragma unroll
-  for (int v = 0; v < V; ++v) held[v * THREADS + thread] = a[v];
-  for (unsigned half = blockDim.y / 2; half > 0; half /= 2) {
+  for (int v = 0; v < V; ++v) held[v * kStride + thread] = a[v];
+  __syncthreads();
+  const int lane = thread % blockDim.x, v = thread / blockDim.x % V;
+  A sum{};
+#pragma unroll
+  for (int k = 0; k < V; ++k) sum = merge(sum, held[v * kStride + (thread / columns * V + k) * blockDim.x + lane]);
+  for (int half = THREADS / 2; half >= columns; half /= 2) {
     __syncthreads();
-    if (threadIdx.y < half) {
-#pragma unroll
-      for (int v = 0; v < V; ++v) {
-        a[v] = merge(a[v], held[v * THREADS + thread + half * blockDim.x]);
-        held[v * THREADS + thread] = a[v];
-      }
-    }
+    held[thread] = sum;
+    __syncthreads();
+    if (thread < half) sum = merge(sum, held[thread + half]);
   }
+  return sum;
+}
+
+template <int V>
+__device__ __forceinline__ int column_of_thread() {
+  const int thread = threadIdx.y * blockDim.x + threadIdx.x;
+  return thread % blockDim.x * V + thread / blockDim.x;
 }
 
 }  // namespace fastgan::cuda

@@ -18,6 +18,7 @@ struct RmspropClipParams {
   const int64_t* numel;
   int tensors;
   DType dtype;  // of all of them
+  const float* device_lr;  // in device memory, read by the kernel in place of lr; null: lr
   double lr, alpha, eps, weight_decay, momentum;
   bool maximize;
   double clip_value;  // < 0: no clip

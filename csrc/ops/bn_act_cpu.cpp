@@ -131,6 +131,11 @@ std::tuple<Tensor, Tensor> CpuPasses::stats(const Tensor& z) {
   return partial.merge(z, statistics_dtype(z));
 }
 
+std::tuple<Tensor, Tensor> CpuPasses::mean_invstd(const Tensor& z, double eps) {
+  const auto [mean, var] = stats(z);
+  return {mean, inverse_std(var, eps, statistics_dtype(z))};
+}
+
 Tensor CpuPasses::inverse_std(const Tensor& var, double eps, ScalarType dtype) {
   std::vector<double> values = channel_values("inverse_std", "var", var, var.numel(), 0);
   for (double& v : values) v = 1.0 / std::sqrt(v + eps);

@@ -34,6 +34,9 @@ struct CpuPasses {
   // (mean, variance) of every channel of z (N, C, ...): biased, (C,), float32 or float64. Zeros for an empty batch.
   static std::tuple<Tensor, Tensor> stats(const Tensor& z);
 
+  // (mean, 1 / sqrt(var + eps)) of every channel of z.
+  static std::tuple<Tensor, Tensor> mean_invstd(const Tensor& z, double eps);
+
   // 1 / sqrt(var + eps), in `dtype`.
   static Tensor inverse_std(const Tensor& var, double eps, ScalarType dtype);
 

@@ -63,6 +63,26 @@ class Channels {
   cuda::BnChannels pointers_;
 };
 
+// The statistics of every channel of z, by one call of the kernel.
+struct Statistics {
+  Tensor mean, var, invstd;  // (C,) float32
+
+  Statistics(const Tensor& z, double eps) {
+    const char* op = "bn_stats";
+    const CudaScope scope(op, "z", z);
+    const Image image = cuda_image(op, z);
+    mean = empty(z, {image.shape.channels}, ScalarType::Float);
+    var = torch::stable::empty_like(mean);
+    invstd = torch::stable::empty_like(mean);
+    cuda::BnStatsParams p{image.tensor.const_data_ptr(),    image.shape, cuda_dtype(op, "z", z),
+                          mean.mutable_data_ptr<float>(),   var.mutable_data_ptr<float>(),
+                          invstd.mutable_data_ptr<float>(), float(eps),  nullptr};
+    const Tensor memory = workspace(z, cuda::bn_stats_workspace(p));
+    p.workspace = memory.mutable_data_ptr();
+    check_launch(op, cuda::bn_stats(p, scope.stream()));
+  }
+};
+
 // What both backward passes take, in the memory order of z; keeps every tensor alive.
 struct BackwardArguments {
   Image z;
@@ -90,16 +110,13 @@ struct BackwardArguments {
 }  // namespace
 
 std::tuple<Tensor, Tensor> CudaPasses::stats(const Tensor& z) {
-  const char* op = "bn_stats";
-  const CudaScope scope(op, "z", z);
-  const Image image = cuda_image(op, z);
-  Tensor mean = empty(z, {image.shape.channels}, ScalarType::Float), var = torch::stable::empty_like(mean);
-  cuda::BnStatsParams p{image.tensor.const_data_ptr(), image.shape,  cuda_dtype(op, "z", z),
-                        mean.mutable_data_ptr<float>(), var.mutable_data_ptr<float>(), nullptr};
-  const Tensor memory = workspace(z, cuda::bn_stats_workspace(p));
-  p.workspace = memory.mutable_data_ptr();
-  check_launch(op, cuda::bn_stats(p, scope.stream()));
-  return {mean, var};
+  const Statistics s(z, 0.0);
+  return {s.mean, s.var};
+}
+
+std::tuple<Tensor, Tensor> CudaPasses::mean_invstd(const Tensor& z, double eps) {
+  const Statistics s(z, eps);
+  return {s.mean, s.invstd};
 }
 
 Tensor CudaPasses::inverse_std(const Tensor& var, double eps, ScalarType) {

@@ -10,6 +10,7 @@ namespace fastgan::ops {
 struct CudaPasses {
   static Tensor new_like(const Tensor& t) { return torch::stable::empty_like(t); }
   static std::tuple<Tensor, Tensor> stats(const Tensor& z);
+  static std::tuple<Tensor, Tensor> mean_invstd(const Tensor& z, double eps);
   static Tensor inverse_std(const Tensor& var, double eps, ScalarType dtype);
   static void normalize(const Tensor& z, const Tensor& mean, const Tensor& invstd, const OptionalTensor& gamma,
                         const OptionalTensor& beta, Activation activation, double negative_slope, Tensor& y);

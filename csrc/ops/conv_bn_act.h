@@ -68,12 +68,12 @@ struct ComposedConvolution : Passes {
     return convolve_backward(conv, grad_z, x, weight, needs);
   }
 
-  // (z, mean, biased variance)
+  // (z, mean, 1 / sqrt(biased variance + eps))
   static std::tuple<Tensor, Tensor, Tensor> convolve_stats(const ConvArguments& conv, const Tensor& x, const Tensor& weight,
-                                                           const OptionalTensor& bias) {
+                                                           const OptionalTensor& bias, double eps) {
     const Tensor z = conv.convolve(x, weight, bias);
-    const auto [mean, var] = Passes::stats(z);
-    return {z, mean, var};
+    const auto [mean, invstd] = Passes::mean_invstd(z, eps);
+    return {z, mean, invstd};
   }
 
   // y alone, z being needed no more
@@ -123,9 +123,7 @@ struct ConvBnAct {
     if (n.training) {
       check(shape[0] * shape[2] * shape[3] != 1, conv.op, ": the convolution gives one value a channel, shape (1, ",
             channels, ", 1, 1); batch statistics take more than one");
-      Tensor var;
-      std::tie(z, mean, var) = Device::convolve_stats(conv, x, weight, bias);
-      invstd = Device::inverse_std(var, n.eps, dtype);
+      std::tie(z, mean, invstd) = Device::convolve_stats(conv, x, weight, bias, n.eps);
     } else {
       mean = torch::stable::to(*running_mean, dtype, std::nullopt, std::nullopt, std::nullopt, false, /*copy=*/true);
       invstd = Device::inverse_std(*running_var, n.eps, dtype);

@@ -101,16 +101,16 @@ struct CpuConvolution : ComposedConvolution<CpuPasses> {
   }
 
   static std::tuple<Tensor, Tensor, Tensor> convolve_stats(const ConvArguments& conv, const Tensor& x, const Tensor& weight,
-                                                           const OptionalTensor& bias) {
+                                                           const OptionalTensor& bias, double eps) {
     if (plan(conv, x, weight, ConvProduct::Output) != ConvKernel::Winograd) {
       const Tensor z = convolve(conv, x, weight, bias);
-      const auto [mean, var] = stats(z);
-      return {z, mean, var};
+      const auto [mean, invstd] = mean_invstd(z, eps);
+      return {z, mean, invstd};
     }
     PartialStatistics partial(0, 0);
     const Tensor z = Winograd(conv, x, weight).forward(bias, nullptr, &partial);
     const auto [mean, var] = partial.merge(z, statistics_dtype(z));
-    return {z, mean, var};
+    return {z, mean, inverse_std(var, eps, statistics_dtype(z))};
   }
 
   static Tensor convolve_normalize(const ConvArguments& conv, const Tensor& x, const Tensor& weight,

@@ -79,6 +79,13 @@ inline std::vector<double> channel_values(const char* op, const char* argument, 
   return values;
 }
 
+// The value of a tensor of one element on the CPU.
+inline double number_in(const char* op, const char* argument, const Tensor& t) {
+  check(t.is_cpu() && t.numel() == 1, op, ": ", argument, " has shape ", shape_of(t), t.is_cpu() ? "" : " on another device",
+        "; it takes one number, on the CPU or beside the tensors it is for");
+  return torch::stable::to(t, ScalarType::Double).const_data_ptr<double>()[0];
+}
+
 // A per-channel array of kernels: `period` values of the arithmetic type, entry j for channel j % channels.
 class ChannelArray {
  public:

@@ -61,9 +61,10 @@ void* companion(const char* op, const char* name, const std::vector<Tensor>& lis
 
 void rmsprop_clip_(const std::vector<Tensor>& tensors, const std::vector<Tensor>& grads,
                    const std::vector<Tensor>& square_avgs, const std::vector<Tensor>& grad_avgs,
-                   const std::vector<Tensor>& momentum_buffers, double lr, double alpha, double eps, double weight_decay,
-                   double momentum, bool centered, bool maximize, double clip_value) {
+                   const std::vector<Tensor>& momentum_buffers, const OptionalTensor& lr_tensor, double lr, double alpha,
+                   double eps, double weight_decay, double momentum, bool centered, bool maximize, double clip_value) {
   const char* op = "rmsprop_clip_";
+  if (lr_tensor.has_value()) lr = number_in(op, "lr_tensor", *lr_tensor);
   const auto check_length = [&](const char* name, const std::vector<Tensor>& list, bool used) {
     const size_t wanted = used ? tensors.size() : 0;
     check(list.size() == wanted, op, ": ", name, " has ", list.size(), " tensors; it takes ", wanted);

@@ -73,8 +73,8 @@ void clip_weights_(const Tensors& params, double clip_value) {
 }
 
 void rmsprop_clip_(const Tensors& params, const Tensors& grads, const Tensors& square_avgs, const Tensors& grad_avgs,
-                   const Tensors& momentum_buffers, double lr, double alpha, double eps, double weight_decay,
-                   double momentum, bool centered, bool maximize, double clip_value) {
+                   const Tensors& momentum_buffers, const OptionalTensor& lr_tensor, double lr, double alpha, double eps,
+                   double weight_decay, double momentum, bool centered, bool maximize, double clip_value) {
   const char* op = "rmsprop_clip_";
   if (params.empty()) return;
   check_params(op, params);
@@ -83,14 +83,23 @@ void rmsprop_clip_(const Tensors& params, const Tensors& grads, const Tensors& s
   check_companions(op, "grad_avgs", grad_avgs, centered, params);
   check_companions(op, "momentum_buffers", momentum_buffers, momentum > 0, params);
   const CudaScope scope(op, "params[0]", params[0]);
+  OptionalTensor device_lr;  // on the device a learning rate is not read here: a captured graph follows its changes
+  if (lr_tensor.has_value() && lr_tensor->is_cuda()) {
+    check(lr_tensor->numel() == 1 && same_device(*lr_tensor, params[0]), op, ": lr_tensor has shape ", shape_of(*lr_tensor),
+          "; it takes one number, on the CPU or on the device of params[0]");
+    device_lr = torch::stable::to(*lr_tensor, ScalarType::Float);
+  } else if (lr_tensor.has_value()) {
+    lr = number_in(op, "lr_tensor", *lr_tensor);
+  }
   for (const cuda::DType dtype : kDTypes) {
     const std::vector<size_t> places = of_dtype(params, dtype);
     const std::vector<void*> w = pointers(params, places), g = pointers(grads, places), s = pointers(square_avgs, places),
                              m = pointers(grad_avgs, places), b = pointers(momentum_buffers, places);
     const std::vector<int64_t> numel = numels(params, places);
     check_launch(op, cuda::rmsprop_clip({w.data(), g.data(), s.data(), centered ? m.data() : nullptr,
-                                         momentum > 0 ? b.data() : nullptr, numel.data(), int(places.size()), dtype, lr,
-                                         alpha, eps, weight_decay, momentum, maximize, clip_value},
+                                         momentum > 0 ? b.data() : nullptr, numel.data(), int(places.size()), dtype,
+                                         device_lr.has_value() ? device_lr->const_data_ptr<float>() : nullptr, lr, alpha,
+                                         eps, weight_decay, momentum, maximize, clip_value},
                                         scope.stream()));
   }
 }

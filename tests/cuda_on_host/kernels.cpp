@@ -1,5 +1,6 @@
 // csrc/cuda compiled for the executor, behind plain C functions that test_kernels.py calls through ctypes. Each function
 // takes pointers to host memory, allocates the workspace, and returns null or the text of the error.
+#define FASTGAN_CHANNEL_BLOCKS 40  // so that small tensors fill blocks with several tiles, and more than a warp of splits
 #include "bn_act.cu"
 #include "bn_act_backward.cu"
 #include "bn_stats.cu"

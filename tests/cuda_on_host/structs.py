@@ -25,7 +25,7 @@ class BnChannels(c.Structure):
 class BnStatsParams(c.Structure):
     _fields_ = [
         ("z", _POINTER), ("shape", ImageShape), ("dtype", _INT), ("mean", _POINTER), ("var", _POINTER),
-        ("workspace", _POINTER),
+        ("invstd", _POINTER), ("eps", _FLOAT), ("workspace", _POINTER),
     ]  # fmt: skip
 
 
@@ -64,7 +64,7 @@ class ClipWeightsParams(c.Structure):
 class RmspropClipParams(c.Structure):
     _fields_ = [
         *[(name, _POINTER) for name in ("weights", "grads", "square_avgs", "grad_avgs", "momentum_buffers", "numel")],
-        ("tensors", _INT), ("dtype", _INT),
+        ("tensors", _INT), ("dtype", _INT), ("device_lr", _POINTER),
         *[(name, _DOUBLE) for name in ("lr", "alpha", "eps", "weight_decay", "momentum")],
         ("maximize", _BOOL), ("clip_value", _DOUBLE),
     ]  # fmt: skip

@@ -45,7 +45,7 @@ void images(DType dtype, Layout layout, int64_t n, int64_t c, int64_t s, int64_t
   const Buffer z = image(), y = image(), grad_y = image(), grad_z = image();
   const Buffer mean = vector(), var = vector(), invstd = vector(), gamma = vector(), beta = vector();
   const Buffer g = vector(), gx = vector();
-  check("bn_stats", run_bn_stats({z, shape, dtype, mean, var, nullptr}));
+  check("bn_stats", run_bn_stats({z, shape, dtype, mean, var, invstd, 1e-5f, nullptr}));
   if (only == "bn_stats") return;
   check("inverse_std", run_inverse_std({var, invstd, c, 1e-5f}));
   const BnChannels channels{mean, invstd, gamma, beta, DType::Float32};
@@ -64,7 +64,7 @@ void samples(DType dtype, int64_t n, int64_t d, int64_t offset) {
   void* lists[5] = {real, fake, out, nullptr, nullptr};
   const int64_t numel = n * d;
   check("clip_weights", run_clip_weights({lists, &numel, 1, dtype, 0.01f}));
-  check("rmsprop_clip", run_rmsprop_clip({lists, lists + 1, lists + 2, nullptr, nullptr, &numel, 1, dtype, 1e-3, 0.99,
+  check("rmsprop_clip", run_rmsprop_clip({lists, lists + 1, lists + 2, nullptr, nullptr, &numel, 1, dtype, nullptr, 1e-3, 0.99,
                                           1e-8, 0, 0, false, 0.01}));
 }
 

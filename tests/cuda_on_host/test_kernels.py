@@ -132,13 +132,17 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).r
 def test_bn_stats(host_kernels, order, case, layout, dtype):
     image = Image(case, layout, dtype)
     z = image.random(1, shift=3.0)
-    mean, var, invstd = (Guarded(image.c, torch.float32) for _ in range(3))
-    host_kernels.call("bn_stats", z=z, shape=image.shape, dtype=DTYPES[dtype], mean=mean.tensor, var=var.tensor)
-    host_kernels.call("inverse_std", var=var.tensor, invstd=invstd.tensor, channels=image.c, eps=EPS)
+    mean, var, invstd, of_var = (Guarded(image.c, torch.float32) for _ in range(4))
+    host_kernels.call(
+        "bn_stats", z=z, shape=image.shape, dtype=DTYPES[dtype], mean=mean.tensor, var=var.tensor,
+        invstd=invstd.tensor, eps=EPS,
+    )  # fmt: skip
+    host_kernels.call("inverse_std", var=var.tensor, invstd=of_var.tensor, channels=image.c, eps=EPS)
     expected_var, expected_mean = torch.var_mean(image.view(z), (0, 2), correction=0)
     assert_close(mean.check(), expected_mean, 8, torch.float32)
     assert_close(var.check(), expected_var, 16, torch.float32, scale=expected_var.max().item() + 1e-6)
     assert_close(invstd.check(), (var.tensor.double() + EPS).rsqrt(), 6, torch.float32)
+    assert torch.equal(of_var.check(), invstd.tensor)
 
 
 @layouts
@@ -153,6 +157,21 @@ def test_bn_stats_of_data_far_from_zero(host_kernels, layout):
 
 
 @layouts
+def test_bn_stats_of_data_whose_pivot_is_an_outlier(host_kernels, layout):
+    """The pivot is an average of what is read first, the tensor's end: there it lies 60 deviations off the rest."""
+    image = Image((40, 3, 64, True), layout, torch.float32)
+    z = image.random(26)
+    z[-3 * 64 :] += 60  # the last sample, in either layout
+    mean, var = Guarded(3, torch.float32), Guarded(3, torch.float32)
+    host_kernels.call("bn_stats", z=z, shape=image.shape, dtype=0, mean=mean.tensor, var=var.tensor)
+    expected_var, expected_mean = torch.var_mean(image.view(z), (0, 2), correction=0)
+    lost = 1 + ((image.view(z) - expected_mean[:, None]) ** 2).amax((0, 2)) / expected_var  # bn_stats.cu, numerics
+    assert lost.min() > 30
+    assert_close(mean.check(), expected_mean, 8, torch.float32, scale=60.0)
+    assert_close(var.check(), expected_var, 16 * lost.max().item(), torch.float32)
+
+
+@layouts
 def test_reductions_do_not_depend_on_the_thread_order(host_kernels, layout):
     """The same bits from every order: the sums are taken in an order of their own."""
     image = Image((3, 2, 4104, True), layout, torch.float32)
@@ -163,6 +182,32 @@ def test_reductions_do_not_depend_on_the_thread_order(host_kernels, layout):
         host_kernels.call("bn_stats", z=z, shape=image.shape, dtype=0, mean=mean.tensor, var=var.tensor)
         results.append(torch.stack([mean.check(), var.check()]))
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
+# A reduction aims at 40 blocks here: 40 splits of two tiles; two channels' blocks of three tiles, the last one short.
+MANY_TILES = [(1, 2, 40000, "channels_last"), (1, 20, 4099, "channels_first"), (20000, 20, 2, "channels_last")]
+
+
+@pytest.mark.parametrize(("n", "c", "s", "layout"), MANY_TILES)
+def test_reductions_of_many_tiles(host_kernels, any_order, n, c, s, layout):
+    """Every element is counted once, whichever tile and split it falls into: the sums of whole numbers are exact."""
+    image = Image((n, c, s, True), layout, torch.float32)
+    z, grad_y = image.random(24, scale=3.0, shift=5.0).round_(), image.random(25, scale=2.0).round_()
+    mean, var, sum_g, sum_g_xhat = (Guarded(c, torch.float32) for _ in range(4))
+    host_kernels.call("bn_stats", z=z, shape=image.shape, dtype=0, mean=mean.tensor, var=var.tensor)
+    expected_var, expected_mean = torch.var_mean(image.view(z), (0, 2), correction=0)
+    assert_close(mean.check(), expected_mean, 8, torch.float32)
+    assert_close(var.check(), expected_var, 16, torch.float32)
+    host_kernels.call(
+        "bn_act_backward_reduce", grad_y=grad_y, y=z, z=z, shape=image.shape, dtype=0, channels=BnChannels(),
+        activation=ACTIVATIONS["relu"], sum_g=sum_g.tensor, sum_g_xhat=sum_g_xhat.tensor,
+    )  # fmt: skip
+    g = image.view(grad_y) * (image.view(z) > 0)
+    assert torch.equal(sum_g.check().double(), g.sum((0, 2)))
+    assert torch.equal(sum_g_xhat.check().double(), (g * image.view(z)).sum((0, 2)))
+    y = image.out()
+    host_kernels.call("bn_act", z=z, y=y.tensor, shape=image.shape, dtype=0, channels=BnChannels())
+    assert torch.equal(y.check(), z)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -344,8 +389,9 @@ RMSPROP = [
 @pytest.mark.parametrize("options", RMSPROP, ids=lambda options: ",".join(options) or "defaults")
 @pytest.mark.parametrize("numels", [NUMELS, MANY[:80]], ids=["sizes", "many"])
 def test_rmsprop_clip_is_torch_rmsprop_then_clamp(host_kernels, any_order, numels, options):
-    """Three steps beside torch.optim.RMSprop, float32 both."""
+    """Three steps beside torch.optim.RMSprop, float32 both; the learning rate by value, then from memory."""
     options = dict(options)
+    device_lr = torch.tensor(1e-3)
     clip_value = options.pop("clip_value", -1.0)
     ours = [Guarded(n, torch.float32) for n in numels]
     theirs = []
@@ -361,6 +407,7 @@ def test_rmsprop_clip_is_torch_rmsprop_then_clamp(host_kernels, any_order, numel
     if momentum:
         lists["momentum_buffers"] = state["momentum_buffers"]
     for step in range(3):
+        lr = dict(lr=7.0, device_lr=device_lr) if step == 1 else dict(lr=1e-3)
         grads = [random_tensor((n,), torch.float32, 1000 * step + i) for i, n in enumerate(numels)]
         for w, g in zip(theirs, grads, strict=True):
             w.grad = g.clone()
@@ -370,7 +417,7 @@ def test_rmsprop_clip_is_torch_rmsprop_then_clamp(host_kernels, any_order, numel
                 w.data.clamp_(-clip_value, clip_value)
         host_kernels.call(
             "rmsprop_clip", weights=[w.tensor for w in ours], grads=grads, **lists, numel=numels, tensors=len(numels),
-            dtype=0, lr=1e-3, alpha=options.get("alpha", 0.99), eps=1e-8, weight_decay=options.get("weight_decay", 0.0),
+            dtype=0, **lr, alpha=options.get("alpha", 0.99), eps=1e-8, weight_decay=options.get("weight_decay", 0.0),
             momentum=momentum, maximize=options.get("maximize", False), clip_value=clip_value,
         )  # fmt: skip
     for w, reference in zip(ours, theirs, strict=True):

@@ -200,7 +200,7 @@ def test_tensor_lists_of_several_dtypes(ops):
     for leaf, grad in zip(leaves, grads, strict=True):
         leaf.grad = grad.float()
     torch.optim.RMSprop(leaves, lr=0.01, foreach=False).step()
-    ops.rmsprop_clip_(copies, grads, states, [], [], 0.01, 0.99, 1e-8, 0.0, 0.0, False, False, -1.0)
+    ops.rmsprop_clip_(copies, grads, states, [], [], None, 0.01, 0.99, 1e-8, 0.0, 0.0, False, False, -1.0)
     for w, leaf in zip(copies, leaves, strict=True):
         torch.testing.assert_close(w.float(), leaf.detach(), rtol=1e-2 if w.dtype != torch.float32 else 1e-6, atol=1e-6)
 
@@ -224,13 +224,49 @@ def test_refusals_name_the_argument(ops):
         (r"params\[0\] has gaps", lambda: ops.clip_weights_([torch.randn(6)[::2]], 0.1)),
         (
             "grads has 0 tensors; it takes 1",
-            lambda: ops.rmsprop_clip_([c], [], [c], [], [], 0.1, 0.9, 1e-8, 0.0, 0.0, False, False, -1.0),
+            lambda: ops.rmsprop_clip_([c], [], [c], [], [], None, 0.1, 0.9, 1e-8, 0.0, 0.0, False, False, -1.0),
         ),
         (
             r"square_avgs\[0\] is float32 \(2,\)",
-            lambda: ops.rmsprop_clip_([c], [c], [c[:2]], [], [], 0.1, 0.9, 1e-8, 0.0, 0.0, False, False, -1.0),
+            lambda: ops.rmsprop_clip_([c], [c], [c[:2]], [], [], None, 0.1, 0.9, 1e-8, 0.0, 0.0, False, False, -1.0),
         ),
     ]
     for message, call in refused:
         with pytest.raises(RuntimeError, match=message):
             call()
+
+
+def test_a_learning_rate_in_memory_is_the_one_that_counts(ops):
+    for dtype in (torch.float32, torch.float64):
+        w, g, s = torch.ones(3), torch.ones(3), torch.zeros(3)
+        lr = torch.tensor(0.5, dtype=dtype)
+        ops.rmsprop_clip_([w], [g], [s], [], [], lr, 7.0, 0.75, 1e-8, 0.0, 0.0, False, False, -1.0)
+        assert torch.allclose(w, torch.zeros(3), atol=1e-6)  # 1 - 0.5 * 1 / sqrt(0.25)
+
+
+def test_mixed_devices_are_refused_in_one_sentence(ops):
+    """Beside a CPU tensor, which stands for a CUDA tensor here, one of the meta device is on another device."""
+    z, c = torch.randn(2, 3, 4, 4), torch.randn(3)
+    far = {name: t.to("meta") for name, t in (("z", z), ("c", c))}
+    cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+
+    def call(name, *arguments):
+        return getattr(ops, name).default.redispatch(cuda, *arguments)
+
+    options = (0.1, 0.9, 1e-8, 0.0, 0.0, False, False, -1.0)
+    refused = [
+        ("mean is on another device", "bn_act", (z, far["c"], c, c, c, "relu", 0.0)),
+        ("gamma is on another device", "bn_act", (z, c, c, far["c"], c, "relu", 0.0)),
+        ("grad_y is .* on the same device", "bn_act_backward_reduce", (far["z"], z, z, c, c, None, None, "relu", 0.0)),
+        ("fake is .* on the same device", "interpolate", (z, far["z"], c[:2])),
+        ("epsilon is on another device", "interpolate", (z, z, far["c"][:2])),
+        ("y is .* on the same device", "leaky_mask_mul", (z, far["z"], 0.2)),
+        ("z is on another device", "bn_stats", (far["z"],)),
+        (r"params\[1\] is on another device than params\[0\]", "clip_weights_", ([c, far["c"]], 0.1)),
+        (r"grads\[0\] is .* on the same device", "rmsprop_clip_", ([c], [far["c"]], [c], [], [], None, *options)),
+        ("lr_tensor has shape .* on another device", "rmsprop_clip_", ([c], [c], [c], [], [], far["c"][0], *options)),
+    ]
+    for message, name, arguments in refused:
+        with pytest.raises(RuntimeError, match=message) as raised:
+            call(name, *arguments)
+        assert len(str(raised.value).splitlines()[0]) < 200

@@ -32,7 +32,7 @@ def faulty_sweep(tmp_path_factory) -> Path:
     sources = faulty_sources(
         folder,
         ("bn_stats.cu", "aligned16(p.z) && ", ""),
-        ("channel_map.cuh", "  if (i >= vectors) return;\n", ""),
+        ("channel_map.cuh", "    if (i < vectors) {\n", "    {\n"),
         ("leaky_mask_mul.cu", "v < V; ++v) t[v] *= y[v]", "v < V; ++v) t[v] *= y[v + 1]"),
     )
     return compile_for_host(folder / "sweep", HERE / "sweep.cpp", *SANITIZE, csrc=sources)
