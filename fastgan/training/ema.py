@@ -74,7 +74,7 @@ class ExponentialMovingAverage:
             (weights if average else buffers).append(tensor.detach())
         if averages:
             if isinstance(weight, torch.Tensor):
-                by_dtype = {average.dtype: weight.to(average.dtype) for average in averages}
+                by_dtype = {dtype: weight.to(dtype) for dtype in {average.dtype for average in averages}}
                 weight = [by_dtype[average.dtype] for average in averages]
             torch._foreach_lerp_(averages, weights, weight)
         if copies:

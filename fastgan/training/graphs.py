@@ -181,7 +181,6 @@ class GraphedUpdates(Updates):
         """Fill in ``graph``, or raise with everything on the host as it was."""
         if optimizer is not None:
             _refuse_hooks(self.architecture, optimizer)
-            optimizer.zero_grad(set_to_none=True)  # backward then writes into the graph's memory and does not add
         bindings = _Bindings([self.meter.sums, self.ema.tensors, *_names(self.architecture, optimizer)])
         generators = rng.get_state()
         try:
@@ -192,8 +191,6 @@ class GraphedUpdates(Updates):
                 raise GraphUnsupported("it draws random numbers on the CPU")
         except BaseException:
             bindings.restore()
-            if optimizer is not None:
-                optimizer.zero_grad(set_to_none=True)
             raise
         finally:
             rng.set_state(generators)

@@ -270,6 +270,8 @@ class Trainer:
                 self._train_step(stage)
                 self._last = self.step == total
                 self._look(stage)
+            if self.step >= total:
+                break
 
     def _train_step(self, stage: Stage) -> None:
         """One walk over the phases. A step begins without a batch, so that it depends on no step before it."""

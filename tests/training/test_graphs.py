@@ -348,14 +348,14 @@ def test_resumed_runs_are_recorded_anew_and_equal(name: str, tmp_path: Path, rec
 @pytest.mark.parametrize("first", [True, False])
 def test_a_run_may_go_on_with_or_without_graphs(first: bool, tmp_path: Path, recorder: CpuRecorder) -> None:
     def parts(name: str) -> Trainer:
-        build(name, str(tmp_path / name), steps=5, cuda_graph=first).fit()
-        rest = build(name, str(tmp_path / name), steps=14, cuda_graph=not first)
+        build(name, str(tmp_path / name), steps=3, cuda_graph=first).fit()
+        rest = build(name, str(tmp_path / name), steps=6, cuda_graph=not first)
         rest.fit()
         return rest
 
     group = parts("tiny").optimizers["critic"].param_groups[0]
     assert group["capturable"] is not first and isinstance(group["lr"], torch.Tensor) is not first
-    whole = build("dcgan", None, steps=14)
+    whole = build("dcgan", None, steps=6)
     whole.fit()
     assert_equal(parts("dcgan"), whole)
 
