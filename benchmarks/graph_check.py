@@ -5,7 +5,7 @@
 Checked: a run with graphs has the weights, averages and losses of one without, bit for bit, under deterministic
 algorithms (a second run without them is the control); every phase was recorded; memory does not grow over replays;
 batches arrive in order while the device is busy; what cannot be recorded runs eagerly, also after a capture that failed
-in the middle, and the phases after it are recorded still. Steps a second, with and without, are printed beside it.
+in the middle, and the phases after it are recorded still; a graph may be destroyed beside others that live on. Steps a second, with and without, are printed beside it.
 Exit status: 0 all passed, 1 something failed, 2 no such device.
 """
 
@@ -71,9 +71,11 @@ class Watch(Callback):
             self.rate = (STEPS - STEPS // 2) / (time.perf_counter() - self.rate) if self.rate else time.perf_counter()
 
 
-def train(name: str, device: torch.device, *, change: Callable = lambda gan: None, **options) -> fastgan.Trainer:
+def train(
+    name: str, device: torch.device, *, change: Callable = lambda gan: None, model: dict | None = None, **options
+) -> fastgan.Trainer:
     torch.manual_seed(0)
-    gan = fastgan.create(name, **({"n_critic_warmup": 5} if name == "wgan" else {}))
+    gan = fastgan.create(name, **({"n_critic_warmup": 5} if name == "wgan" else {}), **(model or {}))
     change(gan)
     defaults = {"steps": STEPS, "deterministic": True, "progress": False, "log_every": None, "callbacks": [Watch()]}
     trainer = fastgan.Trainer(gan, Bytes(), device=device, **{**defaults, **options})
@@ -141,6 +143,29 @@ def memory(device: torch.device) -> Iterator[tuple[str, str | None]]:
         for kind in ("allocated", "reserved"):
             values = getattr(watch, kind)[-50:]
             yield f"{name} {kind} over 50 steps", None if len(set(values)) == 1 else f"{min(values)} to {max(values)}"
+
+
+class Upset(Callback):
+    """Half-way changes an option, so that one graph is destroyed and recorded anew, and writes over all free memory."""
+
+    def on_step(self, trainer: fastgan.Trainer) -> None:
+        if trainer.step == STEPS // 2:
+            trainer.optimizers["critic"].param_groups[0]["eps"] = 1e-7
+        if trainer.step > STEPS // 2:
+            junk = [torch.full((size,), float("nan"), device=trainer.device) for size in (2**10, 2**18, 2**21, 2**23)]
+            del junk
+
+
+@check
+def recorded_anew(device: torch.device) -> Iterator[tuple[str, str | None]]:
+    """Perceptrons: all they compute is cuBLAS, whose workspaces are shared by the graphs of a stream."""
+    for name in ("wgan", "wgan_gp"):
+        options = {"generator": "mlp", "critic": "mlp", "image_size": 64}
+        graphed = train(name, device, cuda_graph=True, model=options, callbacks=[Upset()])
+        yield f"{name} recorded", not_recorded(graphed)
+        with unrecorded():
+            eager = train(name, device, cuda_graph=True, model=options, callbacks=[Upset()])
+        yield f"{name} graphed against eager", difference(graphed, eager)
 
 
 @check

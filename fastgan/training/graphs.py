@@ -15,7 +15,9 @@ What varies
 Stream and memory
     The whole run is on one stream that is not the default one, as capture demands, also of the nodes that autograd
     keeps. The graphs share a memory pool: they are replayed one after the other on that stream, and between them pass
-    only tensors that live outside it. (Gradients lie in it; each replay overwrites them before it reads them.)
+    only tensors that live outside it. (Gradients lie in it; each replay overwrites them before it reads them.) So does
+    the workspace that a recorded cuBLAS call got: torch keeps one a stream for all, and gives it back under the other
+    graphs when one of them is destroyed (pytorch issue 193402).
 Not recorded
     what waits for the device, draws random numbers on the CPU, has hooks (a replay would not call them), binds new
     tensors to names instead of writing into the old ones, or fails in a capture. Names and generators are put back,
@@ -367,6 +369,10 @@ def uncaptured(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> di
 # -- the device --------------------------------------------------------------------------------------------------------
 
 
+def _clear_cublas_workspaces() -> None:
+    getattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None)()
+
+
 class CudaRecorder:
     """Records on ``device``, on a stream of its own."""
 
@@ -405,6 +411,7 @@ class CudaRecorder:
         graph = torch.cuda.CUDAGraph()
         collecting = gc.isenabled()
         gc.disable()  # a collection could free pinned memory or another graph: calls that a capture forbids
+        _clear_cublas_workspaces()  # the capture takes one from its pool
         try:
             # thread_local: a loader's thread that pins memory does not disturb
             with torch.cuda.graph(graph, pool=self._pool, stream=self.stream, capture_error_mode="thread_local"):
@@ -414,6 +421,7 @@ class CudaRecorder:
             raise
         finally:
             torch.cuda.set_stream(self.stream)  # which a capture that failed to end does not do
+            _clear_cublas_workspaces()  # and eager work another one
             if collecting:
                 gc.enable()
         return result, graph.replay

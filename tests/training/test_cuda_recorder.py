@@ -7,6 +7,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
@@ -35,6 +36,7 @@ class FakeCuda:
         self.outer = self.now = Stream("outer")
         self.pools = iter(range(10))
         self.captures: list[dict] = []
+        self.calls: list[str] = []
         self.collecting: list[bool] = []
         self.mode = 0
         self.end: Exception | None = None  # raised where a capture ends
@@ -63,6 +65,7 @@ class FakeCuda:
 
     @contextmanager
     def graph(self, *args: object, **kwargs: object) -> Iterator[None]:
+        self.calls.append("capture")
         self.captures.append(inspect.signature(REAL.graph).bind(*args, **kwargs).arguments)
         self.collecting.append(gc.isenabled())
         self.now = Stream("left by a capture that failed")
@@ -86,6 +89,8 @@ class FakeCuda:
 def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     fake = FakeCuda()
     monkeypatch.setattr(graphs.torch, "cuda", fake)
+    clear = partial(fake.calls.append, "clear cuBLAS workspaces")
+    monkeypatch.setattr(graphs.torch._C, "_cuda_clearCublasWorkspaces", clear, raising=False)
     return fake
 
 
@@ -118,6 +123,7 @@ def test_a_recording_that_fails(cuda: FakeCuda, end: Exception | None) -> None:
     with pytest.raises((ValueError, RuntimeError)) as caught:
         recorder.record(fails)
     assert graphs._reason(caught.value) == "ValueError: first"
+    assert cuda.calls == ["clear cuBLAS workspaces", "capture", "clear cuBLAS workspaces"]
     assert cuda.now is recorder.stream and gc.isenabled()
     cuda.end = None
     recorder.record(lambda: None)
