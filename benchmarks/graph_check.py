@@ -4,8 +4,9 @@
 
 Checked: a run with graphs has the weights, averages and losses of one without, bit for bit, under deterministic
 algorithms (a second run without them is the control); every phase was recorded; memory does not grow over replays;
-batches arrive in order while the device is busy; what cannot be recorded runs eagerly, also after a capture that failed
-in the middle, and the phases after it are recorded still; a graph may be destroyed beside others that live on. Steps a second, with and without, are printed beside it.
+batches arrive in order while the device is busy; a graph may be destroyed beside others that live on; what cannot be
+recorded runs eagerly, also after a capture that failed in the middle, and the phases after it are recorded still.
+Steps a second, with and without, are printed beside it.
 Exit status: 0 all passed, 1 something failed, 2 no such device.
 """
 
