@@ -15,9 +15,9 @@ What varies
 Stream and memory
     The whole run is on one stream that is not the default one, as capture demands, also of the nodes that autograd
     keeps. The graphs share a memory pool: they are replayed one after the other on that stream, and between them pass
-    only tensors that live outside it. (Gradients lie in it; each replay overwrites them before it reads them.) So does
-    the workspace that a recorded cuBLAS call got: torch keeps one a stream for all, and gives it back under the other
-    graphs when one of them is destroyed (pytorch issue 193402).
+    only tensors that live outside it. (Gradients lie in it; each replay overwrites them before it reads them, and
+    ``p.grad`` means nothing between updates.) Workspaces of recorded cuBLAS calls lie in it too: torch keeps one for
+    all work on a stream and gives it back when any graph is destroyed, under the others (pytorch issue 193402).
 Not recorded
     what waits for the device, draws random numbers on the CPU, has hooks (a replay would not call them), binds new
     tensors to names instead of writing into the old ones, or fails in a capture. Names and generators are put back,
@@ -56,9 +56,8 @@ __all__ = ["WARM_UP", "GraphUnsupported", "GraphedUpdates", "Recorder", "make_up
 
 log = logging.getLogger("fastgan")
 
-WARM_UP = (
-    2  # updates alike before a recording: lazily loaded kernels, cuDNN's choices and cuBLAS's memory are there then
-)
+# updates alike before a recording; after them kernels are loaded, cuDNN has chosen, and the optimiser has its state
+WARM_UP = 2
 
 
 class GraphUnsupported(RuntimeError):
@@ -360,7 +359,7 @@ def uncaptured(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> di
         group = dict(saved)
         if "capturable" in own:
             group["capturable"] = own["capturable"]
-        if isinstance(group.get("lr"), torch.Tensor):
+        if isinstance(group.get("lr"), torch.Tensor) and not isinstance(own["lr"], torch.Tensor):
             group["lr"] = float(group["lr"])
         groups.append(group)
     return {**state, "param_groups": groups + list(state["param_groups"][len(groups) :])}
