@@ -63,6 +63,8 @@ class TrainOptions:
     """stop at a corrupt image instead of skipping it"""
     deterministic: bool = False
     """on CUDA: deterministic algorithms only"""
+    cuda_graph: bool = False
+    """on CUDA: replay each update as one CUDA graph (not verified on hardware yet)"""
     dry_run: bool = False
     """walk one step of every stage, write nothing"""
 
@@ -114,6 +116,7 @@ def train(cls: type[Architecture], options: TrainOptions, model: dict[str, Any])
         num_workers=options.workers,
         resume=options.resume,
         deterministic=options.deterministic,
+        cuda_graph=options.cuda_graph,
         dry_run=options.dry_run,
     )
     _say_what_runs(trainer, data, out)
@@ -177,6 +180,8 @@ def _kernels_run(trainer: Trainer) -> bool:
 
 
 def _say_what_came_of_it(trainer: Trainer, out: Path) -> None:
+    for phase, how in trainer.updates.report.items():
+        print(f"graph    {phase}: {how}")
     grids = sorted((out / "samples").glob("*.png"))
     if grids:
         print(f"samples  {grids[-1]}")

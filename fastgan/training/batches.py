@@ -14,8 +14,9 @@ with any number of workers and after any resume, and training's own random numbe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from torch.utils.data import DataLoader
 from fastgan.data.batch import Batch
 from fastgan.training import rng
 
-__all__ = ["BatchStream"]
+__all__ = ["BatchStream", "is_bytes", "to_device"]
 
 _FIELDS = tuple(f.name for f in fields(Batch))
 _PICTURES = ("image", "source")  # fields that may come as uint8
@@ -36,6 +37,7 @@ class BatchStream:
 
     The last, incomplete batch of an epoch is dropped; a data set smaller than ``batch_size`` is one batch an epoch.
     ``position``: batches consumed since the run began; set it before the first ``next()`` to resume.
+    ``place``: takes a dict of tensors on the CPU to a Batch on the device; may be exchanged for one that reuses memory.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class BatchStream:
         self.num_workers = num_workers
         self.batches_per_epoch = self.size // self.batch_size
         self.position = 0
+        self.place: Callable[[dict[str, torch.Tensor]], Batch] = partial(to_device, device=self.device)
         self._ahead: Iterator[dict[str, torch.Tensor]] = iter(())
 
     def next(self) -> Batch:
@@ -58,12 +61,12 @@ class BatchStream:
             self._ahead = self._rest_of_epoch()
             values = next(self._ahead)
         self.position += 1
-        return self._to_batch(values)
+        return self.place(values)
 
     def first(self, n: int) -> Batch:
         """Items 0..n-1 as epoch 0 gives them (fewer if the data set is smaller); does not move the position."""
         self._set_epoch(0)
-        return self._to_batch(_Collated(self.dataset, self.seed)[-1, list(range(min(n, self.size)))])
+        return to_device(_Collated(self.dataset, self.seed)[-1, list(range(min(n, self.size)))], self.device)
 
     @property
     def epoch(self) -> float:
@@ -101,13 +104,19 @@ class BatchStream:
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(epoch)
 
-    def _to_batch(self, values: dict[str, torch.Tensor]) -> Batch:
-        """Move to the device (uint8 travels as uint8), then scale pictures to [-1, 1]."""
-        moved = {name: value.to(self.device, non_blocking=True) for name, value in values.items()}
-        for name in _PICTURES:
-            if name in moved and moved[name].dtype == torch.uint8:
-                moved[name] = moved[name].float().div_(127.5).sub_(1.0)
-        return Batch(**moved)
+
+def to_device(values: Mapping[str, torch.Tensor], device: torch.device) -> Batch:
+    """Move to the device (uint8 travels as uint8), then scale pictures to [-1, 1]."""
+    moved = {name: value.to(device, non_blocking=True) for name, value in values.items()}
+    for name, value in moved.items():
+        if is_bytes(name, value):
+            moved[name] = value.float().div_(127.5).sub_(1.0)
+    return Batch(**moved)
+
+
+def is_bytes(name: str, value: torch.Tensor) -> bool:
+    """Whether a field holds pictures as bytes 0..255."""
+    return name in _PICTURES and value.dtype == torch.uint8
 
 
 class _Collated(torch.utils.data.Dataset):

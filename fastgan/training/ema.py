@@ -34,6 +34,8 @@ class ExponentialMovingAverage:
         self.updates = 0
         self._architecture = architecture
         self.tensors = {name: tensor.detach().clone() for name, tensor in self._live().items()}
+        device = next((tensor.device for tensor in self.tensors.values()), None)
+        self._weight = torch.zeros((), dtype=torch.float64, device=device)  # of the next update, where a graph reads it
 
     def _live(self) -> dict[str, torch.Tensor]:
         """The generators' parameters and buffers as they are now; modules may replace a buffer by assignment."""
@@ -46,20 +48,37 @@ class ExponentialMovingAverage:
                     live[key] = tensor
         return live
 
-    @torch.no_grad()
     def update(self) -> None:
         """Move the average towards the present weights: one fused lerp, one fused copy."""
+        self._move(1.0 - self._decay())
+        self.updates += 1
+
+    def advance(self) -> None:
+        """The host's half of ``update`` for a CUDA graph: the weight, which ``apply`` reads on the device."""
+        self._weight.fill_(1.0 - self._decay())
+        self.updates += 1
+
+    def apply(self) -> None:
+        """The device's half; after ``advance``, the same numbers as ``update``."""
+        self._move(self._weight)
+
+    def _decay(self) -> float:
+        return min(self.decay, (1 + self.updates) / (10 + self.updates))
+
+    @torch.no_grad()
+    def _move(self, weight: float | torch.Tensor) -> None:
         averages, weights, copies, buffers = [], [], [], []
         for key, tensor in self._live().items():
             average = isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
             (averages if average else copies).append(self.tensors[key])
             (weights if average else buffers).append(tensor.detach())
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         if averages:
-            torch._foreach_lerp_(averages, weights, 1.0 - decay)
+            if isinstance(weight, torch.Tensor):
+                by_dtype = {dtype: weight.to(dtype) for dtype in {average.dtype for average in averages}}
+                weight = [by_dtype[average.dtype] for average in averages]
+            torch._foreach_lerp_(averages, weights, weight)
         if copies:
             torch._foreach_copy_(copies, buffers)
-        self.updates += 1
 
     @contextmanager
     def applied(self) -> Iterator[None]:

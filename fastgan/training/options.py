@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastgan.architectures.base import Architecture
+from fastgan.architectures.base import Architecture, Stage
 from fastgan.data.batch import Batch
 
 __all__ = [
     "check_batch",
     "check_count",
+    "check_stages",
     "choose_device",
     "describe_architecture",
     "describe_data",
@@ -34,6 +35,21 @@ def check_count(name: str, value: Any, least: int, *, optional: bool = False) ->
         raise ValueError(
             f"{name} is {value!r}; it takes a whole number from {least}" + (", or None" if optional else "")
         )
+
+
+def check_stages(architecture: Architecture) -> list[Stage]:
+    """The architecture's stages, as a list that can be walked."""
+    stages, name = list(architecture.stages()), type(architecture).__name__
+    if not stages or not all(stage.phases for stage in stages):
+        raise ValueError(f"{name}.stages() gives no stage, or one without phases")
+    for stage in stages[:-1]:
+        if stage.steps is None:
+            raise ValueError(f"stage {stage.name!r} of {name} has steps=None; only the last stage may run to the end")
+    for stage in stages:
+        names = [phase.name for phase in stage.phases]
+        if len(set(names)) < len(names):
+            raise ValueError(f"stage {stage.name!r} of {name} has two phases of one name: {names}")
+    return stages
 
 
 def choose_device(device: str | torch.device) -> torch.device:

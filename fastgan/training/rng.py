@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["get_state", "isolated", "mix", "seed_all", "set_state"]
+__all__ = ["equal", "get_state", "isolated", "mix", "seed_all", "set_state"]
 
 
 def mix(*numbers: int) -> int:
@@ -53,6 +53,15 @@ def set_state(state: dict[str, Any], device: torch.device | None = None) -> None
     random.setstate(state["python"])
     if device is not None and device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two results of ``get_state`` are the same."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all(equal(x, y) for x, y in zip(a, b, strict=True))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
 @contextmanager

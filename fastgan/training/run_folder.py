@@ -34,6 +34,7 @@ MAY_CHANGE = (
     "architecture.class",  # the name tells; a class without one moves between modules
     "data.description",  # holds paths
     "trainer.checkpoint_every",
+    "trainer.cuda_graph",
     "trainer.device",
     "trainer.num_workers",
     "trainer.steps",

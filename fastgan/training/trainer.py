@@ -21,7 +21,7 @@ from torch import nn
 
 from fastgan.architectures.base import Architecture, Phase, Stage
 from fastgan.data.batch import Batch
-from fastgan.training import rng
+from fastgan.training import graphs, rng
 from fastgan.training.batches import BatchStream
 from fastgan.training.callbacks import BestMetric, Callback, Metric, MetricsFile, Progress, SampleGrid
 from fastgan.training.checkpoint import CheckpointError, load_networks
@@ -30,6 +30,7 @@ from fastgan.training.meter import Meter
 from fastgan.training.options import (
     check_batch,
     check_count,
+    check_stages,
     choose_device,
     describe_architecture,
     describe_data,
@@ -38,6 +39,7 @@ from fastgan.training.options import (
     name_of,
 )
 from fastgan.training.run_folder import RunFolder
+from fastgan.training.update import Updates, only, set_options
 
 __all__ = ["Trainer", "TrainingDiverged"]
 
@@ -85,6 +87,10 @@ class Trainer:
         For ``data`` by name or path: stop at a corrupt image instead of skipping it.
     deterministic
         On CUDA: deterministic algorithms only, so that a resumed run is bit-exact there too. The CPU always is.
+    cuda_graph
+        On CUDA: record each phase's update as a CUDA graph and replay it, where the host is what training waits for.
+        What cannot be recorded runs eagerly; ``updates.report`` says of every phase which, and why. Off by default: not
+        verified on hardware yet (benchmarks/graph_check.py does that).
     progress
         Show a progress bar (plain lines where the output is no terminal).
     dry_run
@@ -123,6 +129,7 @@ class Trainer:
         callbacks: Iterable[Callback] = (),
         strict: bool = False,
         deterministic: bool = False,
+        cuda_graph: bool = False,
         progress: bool = True,
         dry_run: bool = False,
     ) -> None:
@@ -150,6 +157,7 @@ class Trainer:
         self.seed = seed
         self.resume = resume
         self.deterministic = deterministic
+        self.cuda_graph = cuda_graph
         self.dry_run = dry_run
         self.log_every = log_every
         self.checkpoint_every = checkpoint_every
@@ -188,6 +196,7 @@ class Trainer:
                 "metric": None if metric is None else getattr(metric, "name", None) or name_of(metric),
                 "num_workers": num_workers,
                 "deterministic": deterministic,
+                "cuda_graph": cuda_graph,
             },
             "environment": environment(self.device),
         }
@@ -202,6 +211,7 @@ class Trainer:
         self.batches.position = 0
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self._meter = Meter()
+        self.updates = Updates(self._meter, self.ema)
         self._images = 0  # since the last record
         self._clock = 0.0  # when the interval since the last record began
         self._last = False  # whether this is the run's last step
@@ -222,7 +232,7 @@ class Trainer:
                     self._load(state)
                 if self.run is not None:
                     self.run.begin(self.config, self.step)
-                self._train(_checked(self.architecture.stages(), type(self.architecture).__name__), state)
+                self._train(check_stages(self.architecture), state)
             finally:
                 self.batches.close()
                 if self.run is not None:
@@ -230,13 +240,16 @@ class Trainer:
         return self.architecture
 
     def _train(self, stages: list[Stage], state: Mapping[str, Any] | None) -> None:
-        for callback in self.callbacks:
-            callback.on_start(self)
-        try:
-            self._walk(stages, state)
-        finally:
+        if self.cuda_graph:
+            self.updates = graphs.make_updates(self.architecture, self._meter, self.ema, device=self.device)
+        with self.updates.session(self.batches):
             for callback in self.callbacks:
-                callback.on_end(self)
+                callback.on_start(self)
+            try:
+                self._walk(stages, state)
+            finally:
+                for callback in self.callbacks:
+                    callback.on_end(self)
 
     def _walk(self, stages: list[Stage], state: Mapping[str, Any] | None) -> None:
         """All stages, from where ``state`` is (None: from the beginning)."""
@@ -252,38 +265,31 @@ class Trainer:
                 self._load_optimizers(state)
                 rng.set_state(state["rng"], self.device)  # last of all: what came before may have drawn numbers
                 state = None
+            self.updates.begin(stage, self.optimizers)
             while self.step < total and (stage.steps is None or self.stage_step < stage.steps):
                 self._train_step(stage)
                 self._last = self.step == total
                 self._look(stage)
+            if self.step >= total:
+                break
 
     def _train_step(self, stage: Stage) -> None:
         """One walk over the phases. A step begins without a batch, so that it depends on no step before it."""
         batch = None
         for phase in stage.phases:
             batch = self._train_phase(phase, batch)
-        self.ema.update()
+        self.updates.average()
         self.step += 1
         self.stage_step += 1
 
     def _train_phase(self, phase: Phase, batch: Batch | None) -> Batch | None:
         optimizer = self.optimizers[phase.name]
-        with _only(self.architecture, phase.parameters):
+        with only(self.architecture, phase.parameters):
             for _ in range(phase.repeats(self.stage_step)):
                 if phase.fresh_batch or batch is None:
                     batch = self._next_batch()
-                if phase.schedule is not None:
-                    for group in optimizer.param_groups:
-                        group.update(phase.schedule(self.stage_step))
-                optimizer.zero_grad(set_to_none=True)
-                terms = phase.loss(batch, self.stage_step)
-                _total(terms, phase.name).backward()
-                optimizer.step()
-                if phase.after is not None:
-                    with torch.no_grad():
-                        phase.after(self.stage_step)
-                for name, value in terms.items():
-                    self._meter.add(f"{phase.name}/{name}", value)
+                set_options(phase, optimizer, self.stage_step)
+                self.updates.update(phase, optimizer, batch, self.stage_step)
         return batch
 
     def _next_batch(self) -> Batch:
@@ -302,7 +308,7 @@ class Trainer:
         before = copy.deepcopy((self.architecture.state_dict(), self.ema.state_dict()))
         batches = f"{self.batches.size} items, {self.batches.batches_per_epoch} batches an epoch"
         print(f"{name_of(self.architecture)}: {batches}")
-        for stage in _checked(self.architecture.stages(), type(self.architecture).__name__):
+        for stage in check_stages(self.architecture):
             self.stage_step = 0
             self._make_optimizers(stage)
             started = time.perf_counter()
@@ -420,7 +426,7 @@ class Trainer:
     def _load_optimizers(self, state: Mapping[str, Any]) -> None:
         for name, optimizer in self.optimizers.items():
             try:
-                optimizer.load_state_dict(state["optimizers"][name])
+                optimizer.load_state_dict(graphs.uncaptured(state["optimizers"][name], optimizer))
             except (KeyError, ValueError) as error:
                 raise CheckpointError(
                     f"{self.run.path}: the state of phase {name!r}'s optimiser does not fit ({error}): the code of the "
@@ -440,50 +446,7 @@ class Trainer:
             yield (name if seen[name] == 1 else f"{name} {seen[name]}"), callback
 
 
-# -- around a phase ----------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _only(architecture: nn.Module, parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Inside, no parameter of the architecture requires grad but these: the discriminator's weight gradients are not
-    computed in the generator's step. Those that the user froze stay frozen; all are put back."""
-    mine = {id(parameter) for parameter in parameters}
-    others = [p for p in architecture.parameters() if p.requires_grad and id(p) not in mine]
-    for parameter in others:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in others:
-            parameter.requires_grad_(True)
-
-
-def _total(terms: Mapping[str, torch.Tensor], phase: str) -> torch.Tensor:
-    """Sum of the terms that require grad."""
-    for name, value in terms.items():
-        if not isinstance(value, torch.Tensor) or value.numel() != 1:
-            got = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
-            raise TypeError(f"loss {name!r} of phase {phase!r} is {got}; it takes a tensor of one value")
-    trained = [value for value in terms.values() if value.requires_grad]
-    if not trained:
-        raise ValueError(f"phase {phase!r} has no loss that requires grad: nothing would be trained by {list(terms)}")
-    return sum(trained[1:], trained[0])
-
-
-def _checked(stages: list[Stage], architecture: str) -> list[Stage]:
-    stages = list(stages)
-    if not stages or not all(stage.phases for stage in stages):
-        raise ValueError(f"{architecture}.stages() gives no stage, or one without phases")
-    for stage in stages[:-1]:
-        if stage.steps is None:
-            raise ValueError(
-                f"stage {stage.name!r} of {architecture} has steps=None; only the last stage may run to the end"
-            )
-    for stage in stages:
-        names = [phase.name for phase in stage.phases]
-        if len(set(names)) < len(names):
-            raise ValueError(f"stage {stage.name!r} of {architecture} has two phases of one name: {names}")
-    return stages
+# -- around a run ------------------------------------------------------------------------------------------------------
 
 
 @contextmanager

@@ -8,6 +8,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from .cpu_graphs import recorder
+
+__all__ = ["no_fsync", "one_thread", "recorder"]
+
 
 @pytest.fixture(autouse=True, scope="package")
 def one_thread() -> Iterator[None]:

@@ -80,7 +80,7 @@ class TinyGAN(Architecture):
 
     def stages(self) -> list[Stage]:
         adam = partial(torch.optim.Adam, lr=1e-3, betas=(0.5, 0.9))
-        rmsprop = partial(torch.optim.RMSprop, lr=1e-3)
+        rmsprop = partial(torch.optim.RMSprop, lr=1e-3, foreach=True)  # which reads a tensor lr on the device
         sgd = partial(torch.optim.SGD, lr=1e-2, momentum=0.9)
         critic = [
             Phase(
