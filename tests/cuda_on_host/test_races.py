@@ -22,18 +22,18 @@ def test_no_kernel_races(tmp_path, race_detector):
 
 
 def test_a_missing_barrier_is_a_race_between_two_lines(tmp_path, race_detector):
-    """block_reduce (NCHW) and rows_reduce (NHWC), each without its barrier."""
+    """block_reduce (NCHW) and column_reduce (NHWC), each without its barrier."""
     barrier = "__syncthreads();\n"
     sources = faulty_sources(
         tmp_path,
         ("reduce.cuh", f"  {barrier}  if (warp == 0)", "  if (warp == 0)"),
-        ("reduce.cuh", f"    {barrier}    if (threadIdx.y < half)", "    if (threadIdx.y < half)"),
+        ("reduce.cuh", f"  {barrier}  const int lane = thread", "  const int lane = thread"),
     )
     output = sweep(tmp_path, race_detector, sources)
     reduce = sources / "cuda" / "reduce.cuh"
     for written, read in (
         ("if (lane == 0) of_warp[warp] = a;", "of_warp[lane] : zero"),
-        ("held[v * THREADS + thread] = a[v];\n  for", "a[v] = merge(a[v], held["),
+        ("held[v * kStride + thread] = a[v];", "sum = merge(sum, held[v * kStride"),
     ):
         first = rf"load by thread \d+ at {reduce}:{line_of(reduce, read)}"
         second = rf"store by thread \d+ at {reduce}:{line_of(reduce, written)}"
