@@ -9,6 +9,11 @@ last place of the largest value, because a baseline can be exact by luck.
 In float64 the oracle itself rounds and cannot judge: there, the a priori bound of a sum of K terms, K * eps, takes
 over, with K = 4096 above every reduction length used in the tests.
 
+Batch statistics are a case of their own: torch's CPU kernels sum them in float64, so that the baseline has no rounding
+error to compare with, and CUDA kernels, like cuDNN's, in float32 about a pivot near the mean. That costs up to 2 ulps for
+the sums' order and twice that for what cancels; SUM_ULPS is twice that again, because the largest of many channels is
+looked at. (Measured, 36 draws of 8 to 10 channels: 0.9 to 4.1 ulps of the variance, up to 1.2 of the deviation for the mean.)
+
 Winograd's convolutions are less exact than plain sums, by a constant of the algorithm; assert_within_winograd has their
 bound.
 
@@ -22,6 +27,7 @@ import torch
 
 TIMES_BASELINE = 2.0
 LONGEST_SUM = 4096
+SUM_ULPS = 8
 WINOGRAD_L2 = {2: 2e-6, 3: 3e-6}  # by taps of a phase
 WINOGRAD_MAX = {2: 1e-5, 3: 1.5e-5}
 
@@ -33,17 +39,20 @@ def assert_within_oracle(
     name: str = "result",
     scale: float | torch.Tensor | None = None,
     dtype: torch.dtype | None = None,
+    ulps: int = 1,
 ) -> None:
     """``actual`` is as near to ``oracle`` as the bound above asks, in L2 and in the maximum norm.
 
     dtype: the dtype under test where it is not actual's (float32 statistics of bfloat16 data).
+    ulps: units in the last place allowed beside twice the baseline's error; SUM_ULPS for batch statistics by a CUDA kernel
+    and what is normalised by them.
     """
     assert actual.shape == oracle.shape, f"{name} has shape {tuple(actual.shape)}, expected {tuple(oracle.shape)}"
     assert not oracle.numel() or torch.isfinite(oracle).all(), f"the oracle of {name} is not finite"
     dtype = dtype or actual.dtype
     exact = oracle.detach().double()
     error, allowed = actual.detach().double() - exact, baseline.detach().double() - exact
-    ulp = torch.finfo(dtype).eps * (LONGEST_SUM if dtype == torch.float64 else 1)
+    ulp = torch.finfo(dtype).eps * (LONGEST_SUM if dtype == torch.float64 else ulps)
     for norm, order in (("L2", 2), ("max", float("inf"))):
         if not exact.numel():
             continue

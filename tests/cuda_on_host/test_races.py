@@ -32,7 +32,7 @@ def test_a_missing_barrier_is_a_race_between_two_lines(tmp_path, race_detector):
     output = sweep(tmp_path, race_detector, sources)
     reduce = sources / "cuda" / "reduce.cuh"
     for written, read in (
-        ("if (lane == 0) of_warp[warp] = a;", "of_warp[lane] : zero"),
+        ("if (lane == 0) of_warp[warp] = a;", "of_warp[lane] : A{}"),
         ("held[v * kStride + thread] = a[v];", "sum = merge(sum, held[v * kStride"),
     ):
         first = rf"load by thread \d+ at {reduce}:{line_of(reduce, read)}"
