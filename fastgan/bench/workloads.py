@@ -29,6 +29,8 @@ def providers(case: Case, mode: str, compiled: bool, device: torch.device) -> tu
     found = case.providers(mode, compiled)
     if device.type != "cuda":
         return found
+    if "compile channels_last" in found:  # on GPUs torch.compile gives convolutions that layout by itself
+        found = tuple(p for p in found if p != "compile")
     work = case.work(mode, torch.float32)
     if work is not None and not work.flops:
         found = (*found, COPY)
