@@ -131,7 +131,7 @@ if part build 240 bash -c build; then
     for precision in bfloat16 float32; do bench ops 100 "$precision" channels_last NCHW clip_ -- --no-memory; done
   fi
   if wanted steps; then
-    for precision in bfloat16 tf32 float32; do bench steps 60 "$precision" "step dcgan 64" "step wgan-gp"; done
+    for precision in bfloat16 tf32 float32; do bench steps 80 "$precision" "step dcgan 64" "step wgan-gp"; done
   fi
   if wanted penalty; then
     for precision in bfloat16 tf32; do bench penalty 40 "$precision" gradient_penalty; done

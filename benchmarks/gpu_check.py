@@ -179,7 +179,7 @@ def calls(device, shape=(6, 24, 16, 16)) -> Iterator[tuple[str, Tensors, Callabl
     """(op, tensors, call) of every op; a call takes those tensors or others like them and changes none."""
     for op, (make, run) in passes.PASSES.items():
         inputs = make(passes.Draw(shape, torch.channels_last, torch.float32, device))
-        tensors = [t for t in inputs if isinstance(t, torch.Tensor)]
+        tensors = [t.clone() for t in inputs if isinstance(t, torch.Tensor)]  # no two of them one
         options = inputs[len(tensors) :]
 
         def call(*tensors, run=run, options=options) -> Tensors:
@@ -197,8 +197,8 @@ def calls(device, shape=(6, 24, 16, 16)) -> Iterator[tuple[str, Tensors, Callabl
 
     def step(*tensors) -> Tensors:
         weights = [t.clone().requires_grad_() for t in tensors[::2]]
-        capturable = {"capturable": True} if weights[0].is_cuda else {}
-        optimizer = fastgan.optim.RMSprop(weights, lr=1e-3, clip_value=0.01, **capturable)
+        capturable = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        optimizer = fastgan.optim.RMSprop(weights, lr=1e-3, clip_value=0.01, capturable=capturable)
         for w, grad in zip(weights, tensors[1::2], strict=True):
             w.grad = grad
         optimizer.step()

@@ -31,6 +31,7 @@ __all__ = [
     "Workload",
     "autocast",
     "base_of",
+    "begin_step",
     "compile_options",
     "implementation_of",
     "is_graphed",
@@ -139,6 +140,12 @@ def autocast(dtype: torch.dtype, device: torch.device, upcast: bool) -> Abstract
     if upcast or dtype == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, dtype)
+
+
+def begin_step(provider: str, device: torch.device) -> None:
+    """Tell torch.compile's own graphs that what they returned so far may be written over."""
+    if device.type == "cuda" and provider in COMPILED:
+        torch.compiler.cudagraph_mark_step_begin()
 
 
 def implementation_of(op: str, *tensors: torch.Tensor | None, worthwhile: bool = True) -> str:

@@ -30,6 +30,7 @@ from fastgan.bench.case import (
     Case,
     Workload,
     base_of,
+    begin_step,
     compile_options,
     implementation_of,
     is_ours,
@@ -95,6 +96,7 @@ class ConvBnActCase(Case):
             train, evaluate = torch.compile(train, **options), torch.compile(evaluate, **options)
 
         def forward() -> torch.Tensor:
+            begin_step(provider, device)
             return train(x)
 
         def both() -> tuple[torch.Tensor, ...]:

@@ -37,6 +37,7 @@ from fastgan.bench.case import (
     Workload,
     autocast,
     base_of,
+    begin_step,
     compile_options,
     implementation_of,
     is_graphed,
@@ -214,8 +215,7 @@ class StepCase(Case):
             return [*values, *tensors_of(players.optimizer_g), *tensors_of(players.optimizer_d)]
 
         def run() -> Losses:
-            if base_of(provider) in COMPILED:  # what the last step's graphs returned may be written over from here on
-                torch.compiler.cudagraph_mark_step_begin()
+            begin_step(provider, device)
             return step(players)
 
         return Workload({"step": run}, results, implementation, state)

@@ -10,6 +10,7 @@ import torch
 from fastgan import bench
 from fastgan.bench import equality, workloads
 from fastgan.bench.case import COPY, GRAPH, Workload, base_of, is_graphed, is_ours, layout_of
+from fastgan.bench.ceilings import Ceilings
 from fastgan.bench.clip_weights import ClipWeightsCase
 from fastgan.bench.step import StepCase
 
@@ -111,8 +112,9 @@ def test_a_provider_that_fails_is_left_out_and_named(monkeypatch):
         return workload
 
     monkeypatch.setattr(StepCase, "setup", broken)
-    run = bench._Run(CPU, torch.float32, "float32", SETTINGS, False, False, ceilings=None, strict=False)
+    run = bench._Run(CPU, torch.float32, "float32", SETTINGS, False, False, Ceilings(1e10, 1e12), strict=False)
     (row,) = run.rows(STEP)
     assert set(row.seconds) == {"eager", "fastgan channels_last"}
+    assert row.floor.flops == STEP.work("step", torch.float32).flops and row.floor.bound_by == "bytes"
     assert run.left_out[f"{STEP}: eager channels_last"] == "NotImplementedError: no such convolution"
     assert run.left_out[f"{STEP}: fastgan"].startswith("UnequalError: ")
