@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds, checks and times fastgan on a machine with an NVIDIA GPU, without network, with the torch that is installed there.
-# Needs python3 with torch, pybind11, ninja, setuptools and pytest; nvcc; g++. Takes compute-sanitizer and ncu where they are.
+# Needs python3 with torch, pybind11, ninja, setuptools, pytest, pytest-benchmark and hypothesis; nvcc; g++. Takes
+# compute-sanitizer and ncu where they are.
 #
 #     benchmarks/gpu.sh [--parts NAME,...] [--seconds N] [RESULTS_FOLDER]          default: benchmarks/results
 #
