@@ -17,14 +17,17 @@ from fastgan.bench import equality
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("fastgan")
     group.addoption("--device", default="cpu", help="cpu (default), cuda or cuda:N")
-    group.addoption("--dtype", default="float32", choices=list(bench.DTYPES), help="networks run under autocast")
+    group.addoption(
+        "--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="networks run under autocast"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "provider" not in metafunc.fixturenames:
         return
     dtype = bench.DTYPES[metafunc.config.getoption("dtype")]
-    cases = [c for c in bench.all_cases() if c.op == metafunc.module.OP and dtype in c.dtypes]
+    device = torch.device(metafunc.config.getoption("device"))
+    cases = [c for c in bench.all_cases(device.type) if c.op == metafunc.module.OP and dtype in c.dtypes]
     rows = [(c, mode, provider) for c in cases for mode in c.modes for provider in c.providers(mode, compiled=False)]
     metafunc.parametrize(
         ("case", "mode", "provider"), rows, ids=[f"{c.name}, {mode}, {provider}" for c, mode, provider in rows]

@@ -1,13 +1,41 @@
 #!/usr/bin/env bash
-# Builds, checks, tests and times fastgan on a machine with an NVIDIA GPU: within ten minutes, without network, with the torch
-# that is installed there. Needs python3 with torch, pybind11, ninja, setuptools and pytest; nvcc; g++.
+# Builds, checks and times fastgan on a machine with an NVIDIA GPU, without network, with the torch that is installed there.
+# Needs python3 with torch, pybind11, ninja, setuptools, pytest, pytest-benchmark and hypothesis; nvcc; g++. Takes
+# compute-sanitizer and ncu where they are.
 #
-#     benchmarks/gpu.sh [RESULTS_FOLDER]          default: benchmarks/results
+#     benchmarks/gpu.sh [--parts NAME,...] [--seconds N] [RESULTS_FOLDER]          default: benchmarks/results
 #
-# Writes RESULTS_FOLDER/<gpu name>/<date>-<commit>.json (timings and their environment), -check.json (every case of
-# gpu_check.py) and .log (all output). PYTHON chooses the interpreter. A part that fails does not stop the others.
-# Exit status: 0 all passed, 1 something failed, 2 no GPU.
+# Parts, in this order; all of them unless named; the extension is built, or found built, whatever is named:
+#     check      gpu_check.py: values and situations          penalty    gradient_penalty against double backward
+#     sanitize   memcheck and racecheck over our kernels      ncu        counters of our kernels
+#     ops        passes over memory, beside a copy            tests      tests/ops, tests/nn, the optimisers
+#     steps      DCGAN and WGAN-GP steps                      layers     convolutions with what follows them
+#     compile    the steps against torch.compile as well, which takes minutes; ask for it alone
+# Together they may take N seconds (570): a part has a limit of its own, and one that no longer fits is left for another call,
+# which the last lines spell out.
+#
+# Writes into RESULTS_FOLDER/<gpu>/, every name beginning with <date>-<commit>: -check.json, -bench-<part>-<precision>.json,
+# .md (those as a table), -ncu.txt, .log (all output). PYTHON chooses the interpreter, FASTGAN_COMMIT names the commit where
+# there is no git history. A part that fails does not stop the others.
+# Exit status: 0 all passed, 1 something failed, 2 no GPU or a wrong option.
 set -uo pipefail
+
+all=check,sanitize,ops,steps,penalty,ncu,tests,layers
+parts=$all seconds=570
+while [ $# -gt 0 ]; do
+  case $1 in
+    --parts) parts=${2:?--parts takes names} && shift 2 ;;
+    --seconds) seconds=${2:?--seconds takes a number} && shift 2 ;;
+    -*) echo "gpu.sh: there is no option $1 (--parts, --seconds)" && exit 2 ;;
+    *) break ;;
+  esac
+done
+for name in ${parts//,/ }; do
+  case ,$all,compile, in
+    *,"$name",*) ;;
+    *) echo "gpu.sh: there is no part $name; there are $all,compile" && exit 2 ;;
+  esac
+done
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-python3}
@@ -23,19 +51,24 @@ if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; 
   exit 2
 fi
 
-commit=${FASTGAN_COMMIT:-$(git rev-parse --short HEAD 2>/dev/null || echo nocommit)}
-stem=$(date -u +%Y-%m-%d)-$commit
-folder=$results/$(tr -cs 'A-Za-z0-9.\n' '-' <<<"$gpu")
+commit=${FASTGAN_COMMIT:-$(git rev-parse --short=10 HEAD 2>/dev/null || echo nocommit)}
+folder=$results/$(tr '[:upper:]' '[:lower:]' <<<"$gpu" | tr -cs 'a-z0-9\n' '-')
 mkdir -p "$folder"
-log=$folder/$stem.log
-: >"$log"
-summary=()
-failed=0
+stem=$folder/$(date -u +%Y-%m-%d)-$commit
+log=$stem.log
+summary=() later=() failed=0
 
-# part NAME SECONDS COMMAND...: runs it under a time limit, into the log and the screen, and remembers how it ended.
+# part NAME SECONDS COMMAND...: runs it under a time limit, into the log and the screen, and remembers how it ended. Where less
+# than a quarter of its time is left, it is put off.
 part() {
-  local name=$1 limit=$2 began=$SECONDS status
+  local name=$1 limit=$2 began=$SECONDS left=$((seconds - SECONDS)) status
   shift 2
+  if [ "$left" -lt $((limit / 4)) ]; then
+    summary+=("put off  $name ($left s left)")
+    [[ " ${later[*]-} " == *" ${name%%-*} "* ]] || later+=("${name%%-*}")
+    return 1
+  fi
+  [ "$left" -lt "$limit" ] && limit=$left
   printf '\n== %s: %s\n' "$name" "$*" | tee -a "$log"
   timeout --kill-after=10 "$limit" "$@" 2>&1 | tee -a "$log"
   status=${PIPESTATUS[0]}
@@ -47,44 +80,94 @@ part() {
   return "$status"
 }
 
+wanted() { [[ ,$parts, == *,$1,* ]]; }
 skip() { summary+=("skipped  $1"); }
 
 environment() {
-  nvidia-smi --query-gpu=index,name,driver_version,memory.total,clocks.sm,temperature.gpu --format=csv
+  nvidia-smi
   nvcc --version | tail -n 2
   "$python" -c 'import sys, torch; print("python", sys.version.split()[0], "torch", torch.__version__, "cuDNN", torch.backends.cudnn.version())'
 }
-export -f environment
-export python
 
 build() {
   FASTGAN_BUILD=require FASTGAN_CUDA=require "$python" setup.py build_ext --inplace &&
-    "$python" -c 'import fastgan._C as c; print(c.build_info())'
+    "$python" -m fastgan info
 }
-export -f build
 
-export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
+# bench PART SECONDS PRECISION WORD... [-- OPTION...]: rows of fastgan bench, fastgan's side by its kernels
+bench() {
+  local name=$1 limit=$2 precision=$3 words=()
+  shift 3
+  while [ $# -gt 0 ] && [ "$1" != -- ]; do words+=("$1") && shift; done
+  part "$name-$precision" "$limit" "$python" -m fastgan.bench --device cuda --impl kernel --dtype "$precision" --only "${words[@]}" \
+    --out "$stem-bench-$name-$precision.json" "${@:2}"
+}
+
+# sanitize TOOL SECONDS: our kernels alone are watched, where this compute-sanitizer can choose; without torch's own caching, so
+# that an access outside one tensor is outside every allocation
+sanitize() {
+  local ours=(--kernel-name kns=fastgan)
+  compute-sanitizer "${ours[@]}" true 2>&1 | grep -qiE 'unknown|invalid|unrecogni' && ours=()
+  part "sanitize-$1" "$2" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$1" --error-exitcode 9 \
+    "${ours[@]}" "$python" benchmarks/gpu_check.py --only bn_stats penalty clip
+}
+
+export -f environment build
+export python PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 FASTGAN_COMMIT=$commit
+# what torch.compile tried out is kept for the next call while the machine is
+export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$root/build/inductor} TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$root/build/triton}
+
 part environment 30 bash -c environment
-if part build 180 bash -c build; then
-  part check 120 "$python" benchmarks/gpu_check.py --out "$folder/$stem-check.json"
-  if command -v compute-sanitizer >/dev/null; then
-    # without torch's own caching, so that an access outside one tensor is outside every allocation
-    part memcheck 90 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck --error-exitcode 9 \
-      "$python" benchmarks/gpu_check.py --only bn_stats penalty clip
-  else
-    skip "memcheck (no compute-sanitizer on PATH)"
+if part build 240 bash -c build; then
+  wanted check && part check 90 "$python" benchmarks/gpu_check.py --out "$stem-check.json"
+  if wanted sanitize; then
+    if command -v compute-sanitizer >/dev/null; then
+      sanitize memcheck 60
+      sanitize racecheck 60
+    else
+      skip "sanitize (no compute-sanitizer on PATH)"
+    fi
   fi
-  part bench 200 "$python" -m fastgan bench --device cuda --impl kernel --out "$folder/$stem.json"
-  limit=$((570 - SECONDS))
-  if [ "$limit" -gt 30 ]; then
-    part tests "$limit" "$python" -m pytest -q -x tests/ops tests/nn -p no:cacheprovider
-  else
-    skip "tests (ten minutes are over)"
+  if wanted ops; then
+    for precision in bfloat16 float32; do bench ops 100 "$precision" channels_last NCHW clip_ -- --no-memory; done
   fi
+  if wanted steps; then
+    for precision in bfloat16 tf32 float32; do bench steps 80 "$precision" "step dcgan 64" "step wgan-gp"; done
+  fi
+  if wanted penalty; then
+    for precision in bfloat16 tf32; do bench penalty 40 "$precision" gradient_penalty; done
+  fi
+  if wanted ncu; then
+    if command -v ncu >/dev/null; then
+      part ncu 60 "$python" benchmarks/gpu_counters.py --out "$stem-ncu.txt"
+    else
+      skip "ncu (not on PATH)"
+    fi
+  fi
+  wanted tests && part tests 150 "$python" -m pytest tests/ops tests/nn tests/test_optim.py -k cuda \
+    -p no:cacheprovider --durations=10
+  if wanted layers; then
+    for precision in bfloat16 tf32; do bench layers 100 "$precision" conv -- --no-memory; done
+  fi
+  if wanted compile; then
+    for precision in bfloat16 tf32; do
+      for step in "step dcgan 64" "step wgan-gp"; do
+        bench "compile_$(tr -dc 'a-z' <<<"${step#step }")" 240 "$precision" "$step" -- --compile --no-memory
+      done
+    done
+    bench compile_passes 150 bfloat16 "128x64x32x32 channels_last" -- --compile --no-memory
+  fi
+  files=("$stem"-bench-*.json)
+  [ -e "${files[0]}" ] && part table 30 bash -c '"$python" -m fastgan.bench --table "${@:2}" >"$1" && cat "$1"' table "$stem.md" "${files[@]}"
 else
-  skip "check, memcheck, bench, tests (nothing was built)"
+  skip "$parts (nothing was built)"
+  failed=1
 fi
 
 printf '\n== %s, commit %s: %d s, output in %s\n' "$gpu" "$commit" "$SECONDS" "$folder" | tee -a "$log"
 printf '%s\n' "${summary[@]}" | tee -a "$log"
+if [ "${#later[@]}" -gt 0 ]; then
+  rest=$(IFS=, && echo "${later[*]}")
+  echo "next: benchmarks/gpu.sh --parts ${rest//compile_*/compile} $results"
+fi
 exit "$failed"

@@ -47,18 +47,27 @@ def _processor() -> str:
 
 
 def _cuda() -> str:
-    """One sentence on CUDA kernels: built or not, usable or not, verified or not."""
+    """One sentence on CUDA kernels: built or not, usable or not, verified on hardware or not."""
     from fastgan.ops import _dispatch
 
     if not _dispatch.has_cuda_kernels():
         return "no CUDA kernels in this build"
     if not torch.cuda.is_available():
-        return "CUDA kernels built; no CUDA device here"
+        return f"CUDA kernels built, {_verified()}; no CUDA device here"
+    if gap := _dispatch.device_gap(torch.device("cuda", torch.cuda.current_device())):
+        return f"CUDA kernels built, but not for this machine: {gap}"
     capability = torch.cuda.get_device_capability()
     name = f"{torch.cuda.get_device_name()} (sm_{capability[0]}{capability[1]})"
     if capability in _dispatch.VERIFIED_CUDA:
         return f"CUDA kernels built and verified on {name}"
     return f"CUDA kernels built; not verified on hardware like {name}: 'auto' takes the reference, 'kernel' takes them"
+
+
+def _verified() -> str:
+    from fastgan.ops import _dispatch
+
+    found = sorted(f"sm_{major}{minor}" for major, minor in _dispatch.VERIFIED_CUDA)
+    return f"verified on {', '.join(found)}" if found else "not verified on hardware"
 
 
 def describe(facts: dict[str, object]) -> str:

@@ -2,6 +2,9 @@
 
 FASTGAN_REQUIRE_KERNELS=1: a missing extension fails the kernel tests (continuous integration), it does not skip them.
 FASTGAN_IMPL=reference: only the references are run.
+
+Where there is a GPU, every test that takes `implementation` runs there too (on_gpu.py); what asks for a kernel of
+float64, which CUDA has none of, is skipped.
 """
 
 from __future__ import annotations
@@ -12,10 +15,11 @@ import random
 import numpy
 import pytest
 import torch
+from on_gpu import ON_GPU, on_gpu
 
 from fastgan.ops import _library, use
 
-IMPLEMENTATIONS = ["reference"] if os.environ.get("FASTGAN_IMPL") == "reference" else ["reference", "kernel"]
+IMPLEMENTATIONS = ["reference"] if os.environ.get("FASTGAN_IMPL") == "reference" else ["reference", "kernel", *ON_GPU]
 
 
 @pytest.fixture(autouse=True)
@@ -51,9 +55,23 @@ def kernels() -> None:
     need_kernels()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem):
+    try:
+        return (yield)
+    except NotImplementedError as error:
+        if "float64 has no CUDA kernel" not in str(error):
+            raise
+        pytest.skip("float64 has no CUDA kernel")
+
+
 @pytest.fixture(params=IMPLEMENTATIONS)
 def implementation(request) -> str:
-    """Runs the test once by the reference and once by the kernels."""
+    """Runs the test once by the reference, once by the kernels, and by the CUDA kernels where there is a GPU."""
+    if request.param in ON_GPU:
+        with on_gpu(), use("kernel"):
+            yield "kernel"
+        return
     if request.param == "kernel":
         need_kernels()
     with use(request.param):

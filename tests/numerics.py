@@ -10,9 +10,9 @@ In float64 the oracle itself rounds and cannot judge: there, the a priori bound 
 over, with K = 4096 above every reduction length used in the tests.
 
 Batch statistics are a case of their own: torch's CPU kernels sum them in float64, so that the baseline has no rounding
-error to compare with, and CUDA kernels, like cuDNN's, in float32 about a pivot near the mean. That costs up to 2 ulps for
-the sums' order and twice that for what cancels; SUM_ULPS is twice that again, because the largest of many channels is
-looked at. (Measured, 36 draws of 8 to 10 channels: 0.9 to 4.1 ulps of the variance, up to 1.2 of the deviation for the mean.)
+error to compare with; CUDA kernels, like cuDNN's, in float32, about a pivot near the mean. That costs up to 2 ulps for
+the order of the sums and twice that for what cancels; SUM_ULPS is twice that again, because the largest error of many
+channels counts. (36 draws of 8 to 10 channels gave 0.9 to 4.1 ulps of the variance, for the mean 1.2 of the deviation.)
 
 Winograd's convolutions are less exact than plain sums, by a constant of the algorithm; assert_within_winograd has their
 bound.
@@ -44,8 +44,8 @@ def assert_within_oracle(
     """``actual`` is as near to ``oracle`` as the bound above asks, in L2 and in the maximum norm.
 
     dtype: the dtype under test where it is not actual's (float32 statistics of bfloat16 data).
-    ulps: units in the last place allowed beside twice the baseline's error; SUM_ULPS for batch statistics by a CUDA kernel
-    and what is normalised by them.
+    ulps: units in the last place allowed beside twice the baseline's error: SUM_ULPS for batch statistics of a CUDA
+    kernel and for what they normalise.
     """
     assert actual.shape == oracle.shape, f"{name} has shape {tuple(actual.shape)}, expected {tuple(oracle.shape)}"
     assert not oracle.numel() or torch.isfinite(oracle).all(), f"the oracle of {name} is not finite"

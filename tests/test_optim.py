@@ -29,9 +29,9 @@ def critic(dtype: torch.dtype = torch.float32) -> nn.Module:
 
 
 def give_gradients(net: nn.Module, step: int) -> None:
-    generator = torch.Generator().manual_seed(step)
+    generator = torch.Generator("cpu").manual_seed(step)
     for p in net.parameters():
-        p.grad = torch.randn(p.shape, generator=generator).to(p)
+        p.grad = torch.randn(p.shape, generator=generator, device="cpu").to(p)
 
 
 def clamp(net: nn.Module, clip_value: float | None) -> None:

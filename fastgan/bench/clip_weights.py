@@ -9,7 +9,8 @@ import torch
 
 from fastgan import ops
 from fastgan.bench import networks
-from fastgan.bench.case import Case, Workload, implementation_of, working_dtype
+from fastgan.bench.case import Case, Workload, base_of, implementation_of, working_dtype
+from fastgan.bench.floor import Work, bytes_of
 
 __all__ = ["CRITICS", "ClipWeightsCase", "cases"]
 
@@ -28,10 +29,18 @@ class ClipWeightsCase(Case):
 
     op: ClassVar[str] = "clip_weights_"
     modes: ClassVar[tuple[str, ...]] = ("step",)
+    rotates: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
         return f"{self.critic} {self.image_size} px"
+
+    def work(self, mode: str, dtype: torch.dtype) -> Work:
+        return self.work_of(self.op, dtype)
+
+    def work_of(self, op: str, dtype: torch.dtype) -> Work:
+        """What ``op`` has to move for the critic's parameters."""
+        return Work(bytes_of(op, [p.shape for p in self.parameters(torch.device("meta"), dtype)], dtype))
 
     def parameters(self, device: torch.device, dtype: torch.dtype) -> list[torch.nn.Parameter]:
         gan = networks.build(
@@ -44,8 +53,8 @@ class ClipWeightsCase(Case):
 
     def setup(self, provider: str, dtype: torch.dtype, device: torch.device, upcast: bool = False) -> Workload:
         params = self.parameters(device, working_dtype(dtype, upcast))
-        clip, implementation = CLIPS[provider], "PyTorch"
-        if provider == "fastgan":
+        clip, implementation = CLIPS[base_of(provider)], "PyTorch"
+        if base_of(provider) == "fastgan":
             implementation = implementation_of(self.op, *params)
 
         def step() -> None:
@@ -55,7 +64,7 @@ class ClipWeightsCase(Case):
             step()
             return {f"parameter {i}": p.detach() for i, p in enumerate(params)}
 
-        return Workload({"step": step}, results, implementation)
+        return Workload({"step": step}, results, implementation, lambda: [p.detach() for p in params])
 
 
 def clip_in_a_loop(params: list[torch.nn.Parameter]) -> None:

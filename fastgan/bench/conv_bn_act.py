@@ -29,11 +29,15 @@ from fastgan.bench.case import (
     SEED,
     Case,
     Workload,
+    base_of,
+    begin_step,
+    compile_options,
     implementation_of,
     is_ours,
     layout_of,
     working_dtype,
 )
+from fastgan.bench.floor import Work, layer_work
 from fastgan.bench.shapes import BATCH_SIZE, ConvLayer
 from fastgan.ops._conv_bn_act import Geometry, worthwhile
 from fastgan.ops._convolution import plan
@@ -70,6 +74,9 @@ class ConvBnActCase(Case):
         # a compiled forward cannot be kept and differentiated repeatedly: torch.compile donates its saved buffers
         return (*EAGER, *(COMPILED if compiled and mode != "backward" else ()), *OURS)
 
+    def work(self, mode: str, dtype: torch.dtype) -> Work:
+        return layer_work(self.layer, self.batch_size, mode, dtype)
+
     def setup(self, provider: str, dtype: torch.dtype, device: torch.device, upcast: bool = False) -> Workload:
         layout, wide = layout_of(provider), working_dtype(dtype, upcast)
         modules, x, grad_y = self._inputs(dtype, device)
@@ -84,10 +91,12 @@ class ConvBnActCase(Case):
         if is_ours(provider):
             train, evaluate = _as_op(self.layer, train), _as_op(self.layer, evaluate)
             implementation = self._implementation(*leaves)
-        elif provider.startswith("compile"):
-            train, evaluate = torch.compile(train, fullgraph=True), torch.compile(evaluate, fullgraph=True)
+        elif base_of(provider) in COMPILED:
+            options = {"fullgraph": True, **compile_options(provider, device)}
+            train, evaluate = torch.compile(train, **options), torch.compile(evaluate, **options)
 
         def forward() -> torch.Tensor:
+            begin_step(provider, device)
             return train(x)
 
         def both() -> tuple[torch.Tensor, ...]:
@@ -105,12 +114,17 @@ class ConvBnActCase(Case):
             return evaluate(x)
 
         def results() -> dict[str, torch.Tensor]:
-            found = {"y in eval mode": in_eval_mode(), "y": forward().detach()}
+            # copies: the next call of a module compiled for a GPU writes over what the last one returned
+            found = {"y in eval mode": in_eval_mode().clone(), "y": forward().detach().clone()}
             found |= {GRADIENT + name: g for name, g in zip(("x", *names), both(), strict=True)}
             return found | {name: buffer.clone() for name, buffer in modules.named_buffers()}
 
         modes = {"forward": forward, "backward": backward, "both": both, "eval": in_eval_mode}
-        return Workload(modes, results, implementation)
+
+        def state() -> list[torch.Tensor]:
+            return list(modules.state_dict().values())
+
+        return Workload(modes, results, implementation, state)
 
     def _implementation(self, x: torch.Tensor, weight: torch.Tensor, *vectors: torch.Tensor) -> str:
         """What runs, and what computes the three products of the convolution inside where that is not ATen alone."""

@@ -28,10 +28,11 @@ from fastgan.bench.case import (
     layout_of,
     working_dtype,
 )
+from fastgan.bench.floor import Network, Work
 from fastgan.bench.shapes import BATCH_SIZE, CHANNELS, IMAGE_SIZE
 from fastgan.ops import _piecewise_linear
 
-__all__ = ["LAMBDA_GP", "GradientPenaltyCase", "cases", "penalty_by_double_backward", "penalty_path"]
+__all__ = ["LAMBDA_GP", "GradientPenaltyCase", "cases", "penalty_by_double_backward", "penalty_path", "penalty_work"]
 
 LAMBDA_GP = 10.0  # Gulrajani et al. (2017), Algorithm 1
 
@@ -52,8 +53,16 @@ class GradientPenaltyCase(Case):
     depth: ClassVar[int] = 10  # down and up again through five layers
 
     @property
+    def cuda_goals(self) -> dict[str, float]:
+        return {"strongest": 1.5} if self.critic == "WGAN-GP" else {}
+
+    @property
     def name(self) -> str:
         return f"{self.critic} critic {self.image_size} px"
+
+    def work(self, mode: str, dtype: torch.dtype) -> Work:
+        shape = (self.batch_size, CHANNELS, self.image_size, self.image_size)
+        return penalty_work(Network.of(self._critic(torch.device("cpu"), False), *shape), dtype)
 
     def providers(self, mode: str, compiled: bool) -> tuple[str, ...]:
         return (*EAGER, *OURS)  # torch.compile has no double backward
@@ -106,6 +115,16 @@ def penalty_by_double_backward(
     logits = critic(x_hat)
     (grad,) = torch.autograd.grad(logits, x_hat, torch.ones_like(logits), create_graph=True)
     return LAMBDA_GP * (grad.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+def penalty_work(critic: Network, dtype: torch.dtype) -> Work:
+    """The analytic path, the shorter of the two: forward, the input's gradient, and that gradient pulled back again.
+
+    The last is a forward pass and the weights' gradients; its activations need no gradients of their own.
+    """
+    forward = critic.forward(dtype)
+    weights = Work(critic.activations * dtype.itemsize, critic.flops)
+    return forward + forward + forward + weights
 
 
 def penalty_path(critic: nn.Module) -> str:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,17 +17,34 @@ from pathlib import Path
 import torch
 
 import fastgan
-from fastgan.bench.case import Case, is_ours
+from fastgan.bench.case import COPY, GRAPH, Case, base_of, is_ours
+from fastgan.bench.ceilings import Ceilings
+from fastgan.bench.floor import Work
 from fastgan.bench.timer import Spread, Timing
 
 __all__ = [
-    "SCHEMA", "Row", "compare", "environment", "format_row", "header", "machine", "read", "result_file", "row", "write",
+    "SCHEMA", "Floor", "Row", "compare", "environment", "format_row", "header", "machine", "read", "result_file", "row",
+    "table", "write",
 ]  # fmt: skip
 
 SCHEMA = 1
 CLOSE_S = 50e-6  # "never slower" allows this much
 WORSE = 1.05  # compare() reports what got slower, or larger, by more than this factor ...
 LIKE = ("device", "cpu", "cores", "threads", "cpu_capability", "gpu")  # ... on machines that agree in these
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The least time of a row's work on this device, and what it was counted from."""
+
+    seconds: float
+    bound_by: str  # "bytes" or "flops"
+    bytes: int
+    flops: int
+
+    @classmethod
+    def of(cls, work: Work, ceilings: Ceilings) -> Floor:
+        return cls(ceilings.floor_s(work), ceilings.bound_by(work), work.bytes, work.flops)
 
 
 @dataclass(frozen=True)
@@ -52,6 +70,16 @@ class Row:
     noisy: bool  # too few undisturbed rounds: disturbed ones were used
     peak_memory: dict[str, int] | None = None  # bytes, of ours and strongest
     memory_bar: float | None = None
+    # On a GPU:
+    floor: Floor | None = None
+    against: dict[str, float] | None = None  # how often faster than "eager" and "strongest"; share of "copy"
+    goals: dict[str, float] | None = None  # what of these is asked for
+
+    @property
+    def missed(self) -> list[str]:
+        """The goals that are not reached, in words."""
+        reached = self.against or {}
+        return [f"{over} {reached[over]:.2f} of {g:g}" for over, g in (self.goals or {}).items() if reached[over] < g]
 
     @property
     def key(self) -> str:
@@ -70,34 +98,53 @@ class Row:
 
 
 def row(
-    case: Case, mode: str, dtype: torch.dtype, device: torch.device, timing: Timing, implementations: dict[str, str]
+    case: Case,
+    mode: str,
+    precision: str,
+    device: torch.device,
+    timing: Timing,
+    implementations: dict[str, str],
+    floor: Floor | None = None,
 ) -> Row:
-    """The row that a timing makes; memory is added later."""
+    """The row that a timing makes; memory is added later. precision: "float32", "tf32", "bfloat16" or "float16"."""
     ours = timing.fastest([p for p in timing.seconds if is_ours(p)])
-    strongest = timing.fastest([p for p in timing.seconds if not is_ours(p)])
+    strongest = timing.fastest([p for p in timing.seconds if is_theirs(p)])
     speedup = timing.speedup(ours, strongest)
     seconds = {provider: timing.spread(provider) for provider in timing.seconds}
     twins = {p: "eager" + p.removeprefix("fastgan") for p in timing.seconds if is_ours(p)}
+    against = goals = None
+    if device.type == "cuda":
+        others = {"eager": "eager", "strongest": strongest, "copy": COPY + GRAPH}
+        against = {name: timing.speedup(ours, p).median for name, p in others.items() if p in timing.seconds}
+        goals = {name: goal for name, goal in case.cuda_goals.items() if name in against}
+    bar = (goals or {}).get("strongest", case.bar)
     return Row(
         op=case.op,
         case=case.name,
         mode=mode,
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=precision,
         device=device.type,
         implementation=implementations[ours],
         ours=ours,
         strongest=strongest,
         speedup=speedup,
         layout_speedup={p: timing.speedup(p, twin).median for p, twin in twins.items() if twin in timing.seconds},
-        bar=case.bar,
-        passed=is_passed(speedup.median, case.bar, seconds[ours].median - seconds[strongest].median),
+        bar=bar,
+        passed=is_passed(speedup.median, bar, seconds[ours].median - seconds[strongest].median),
         seconds=seconds,
         calls=timing.calls,
         rounds=len(timing.seconds[ours]),
         dropped=timing.dropped,
         noisy=timing.noisy,
         memory_bar=case.memory_bar,
+        floor=floor,
+        against=against,
+        goals=goals,
     )
+
+
+def is_theirs(provider: str) -> bool:
+    return not is_ours(provider) and base_of(provider) != COPY
 
 
 def is_passed(speedup: float, bar: float, slower_by_s: float) -> bool:
@@ -120,6 +167,8 @@ def environment(device: torch.device) -> dict[str, object]:
         "gpu_capability": list(torch.cuda.get_device_capability(device)) if device.type == "cuda" else None,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
+        "gpu_state": _gpu_state(device) if device.type == "cuda" else None,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark if device.type == "cuda" else None,
         "tf32": torch.backends.cudnn.allow_tf32 if device.type == "cuda" else None,
         "platform": facts["platform"],
         "python": facts["python"],
@@ -136,19 +185,41 @@ def environment(device: torch.device) -> dict[str, object]:
     }
 
 
+GPU_STATE = (
+    "driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "power.draw", "power.limit", "temperature.gpu",
+    "pstate", "memory.total",
+)  # fmt: skip
+
+
+def _gpu_state(device: torch.device) -> dict[str, str] | None:
+    """What nvidia-smi says of the driver and the clocks at this moment; None where it does not."""
+    index = torch.cuda.current_device() if device.index is None else device.index
+    uuid = f"GPU-{torch.cuda.get_device_properties(index).uuid}"  # nvidia-smi counts without CUDA_VISIBLE_DEVICES
+    found = _output("nvidia-smi", f"--id={uuid}", f"--query-gpu={','.join(GPU_STATE)}", "--format=csv,noheader")
+    return dict(zip(GPU_STATE, found.split(", "), strict=True)) if found else None
+
+
+def _output(*command: str) -> str | None:
+    """What a command prints; None where it cannot run or fails."""
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None
+
+
 def _commit() -> tuple[str | None, bool | None]:
-    """(commit, uncommitted changes or not) of the checkout that this package runs from; (None, None) elsewhere."""
+    """(commit, uncommitted changes or not) of the checkout that this package runs from.
+
+    FASTGAN_COMMIT names it where the files came without their history. (None, None) elsewhere.
+    """
     root = Path(fastgan.__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str | None:
-        try:
-            found = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
-        except OSError:
-            return None
-        return found.stdout.strip() if found.returncode == 0 else None
+        return _output("git", "-C", str(root), *arguments)
 
     if git("rev-parse", "--show-toplevel") != str(root):
-        return None, None
+        return os.environ.get("FASTGAN_COMMIT"), None
     return git("rev-parse", "--short=10", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
 
 
@@ -167,11 +238,11 @@ def result_file(out: str | Path, facts: dict[str, object]) -> Path:
     return out / machine(facts) / f"{str(facts['date'])[:10]}-{facts['commit'] or 'uncommitted'}.json"
 
 
-def write(path: Path, facts: dict[str, object], rows: list[Row]) -> None:
-    """Write all rows; a reader sees the old file or the whole new one."""
+def write(path: Path, facts: dict[str, object], rows: list[Row], left_out: dict[str, str] | None = None) -> None:
+    """Write all rows; a reader sees the old file or the whole new one. left_out: providers that failed, and why."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    content = {"schema": SCHEMA, "environment": facts, "rows": [asdict(r) for r in rows]}
+    content = {"schema": SCHEMA, "environment": facts, "rows": [asdict(r) for r in rows], "left_out": left_out or {}}
     part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     part.replace(path)
 
@@ -193,6 +264,7 @@ def read(path: str | Path) -> tuple[dict[str, object], list[Row]]:
     for fields in content["rows"]:
         fields["speedup"] = Spread(**fields["speedup"])
         fields["seconds"] = {provider: Spread(**spread) for provider, spread in fields["seconds"].items()}
+        fields["floor"] = Floor(**fields["floor"]) if fields.get("floor") else None
         rows.append(Row(**fields))
     return content["environment"], rows
 
@@ -211,6 +283,8 @@ def format_row(r: Row) -> str:
     verdict = "ok" if r.passed else "BELOW THE BAR"
     verdict += "" if r.memory_passed else ", TOO MUCH MEMORY"
     verdict += ", noisy" if r.noisy else ""
+    verdict += "".join(f", MISSED: {goal}" for goal in r.missed)
+    verdict += f", floor {_floor_in_words(r)}" if r.floor else ""
     spread = f"{r.speedup.median:.2f} [{r.speedup.low:.2f}, {r.speedup.high:.2f}]"
     name = f"{r.case} {r.mode}" if r.op == r.mode else f"{r.op} {r.case} {r.mode}"
     return (
@@ -221,6 +295,42 @@ def format_row(r: Row) -> str:
 
 def _milliseconds(r: Row, provider: str) -> str:
     return f"{r.seconds[provider].median * 1e3:.4g} ms {provider}"
+
+
+def _floor_in_words(r: Row) -> str:
+    share = r.floor.seconds / r.seconds[r.ours].median
+    return f"{r.floor.seconds * 1e3:.3g} ms ({r.floor.bound_by}), {share:.0%} of it reached"
+
+
+def table(paths: Sequence[str | Path]) -> str:
+    """The rows of several result files of one GPU as a table in Markdown: times, floor, ratios beside their goals."""
+    lines = []
+    for path in paths:
+        facts, rows = read(path)
+        if not lines:
+            lines = [f"{facts['gpu'] or facts['cpu']}, commit {facts['commit']}, torch {facts['torch']}", ""]
+            lines += [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+        lines += [f"| {' | '.join(_cells(r))} |" for r in rows]
+    return "\n".join(lines)
+
+
+COLUMNS = ("row", "precision", "eager", "strongest PyTorch", "fastgan", "floor", "over eager", "over strongest")
+COLUMNS += ("of a copy", "what ran")
+
+
+def _cells(r: Row) -> list[str]:
+    def ratio(name: str, form: str) -> str:
+        if name not in (r.against or {}):
+            return "-"
+        goal = (r.goals or {}).get(name)
+        return format(r.against[name], form) + (f" (goal {goal:{form}})" if goal else "")
+
+    eager = _milliseconds(r, "eager") if "eager" in r.seconds else "-"
+    return [
+        f"{r.op} {r.case}, {r.mode}", r.dtype, eager, _milliseconds(r, r.strongest), _milliseconds(r, r.ours),
+        _floor_in_words(r) if r.floor else "-", ratio("eager", ".2f"), ratio("strongest", ".2f"), ratio("copy", ".0%"),
+        r.implementation,
+    ]  # fmt: skip
 
 
 # -- two files -------------------------------------------------------------------------------------------------------

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["BATCH_SIZE", "DISCRIMINATOR", "GENERATOR", "GP_CRITIC", "IMAGE_SIZE", "Z_DIM", "ConvLayer"]
+__all__ = [
+    "BATCH_SIZE", "CUDA_BATCH_SIZE", "DISCRIMINATOR", "GENERATOR", "GP_CRITIC", "IMAGE_SIZE", "Z_DIM", "ConvLayer",
+]  # fmt: skip
 
 BATCH_SIZE = 64
+CUDA_BATCH_SIZE = 128
 IMAGE_SIZE = 64
 Z_DIM = 100
 CHANNELS = 3

@@ -7,11 +7,14 @@
     generator (eval) no update: a batch of images from running statistics
 
 Both sides run the same loop. fastgan's fuses the networks and exchanges the penalty and the optimiser. The plain side
-takes Adam in its fused form, the fastest that PyTorch has; RMSProp and the clip as a loop and as foreach.
+takes Adam in its fused form, the fastest that PyTorch has; RMSProp and the clip as a loop and as foreach. Compiled are
+its networks, all but the penalty's double backward, which torch.compile cannot do. A graph captures the whole step with
+its optimisers, on either side.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,14 +36,19 @@ from fastgan.bench.case import (
     Case,
     Workload,
     autocast,
+    base_of,
+    begin_step,
+    compile_options,
     implementation_of,
+    is_graphed,
     is_ours,
     layout_of,
     working_dtype,
 )
 from fastgan.bench.clip_weights import CLIP_VALUE, CLIPS
-from fastgan.bench.gradient_penalty import LAMBDA_GP, penalty_by_double_backward, penalty_path
-from fastgan.bench.rmsprop import LEARNING_RATE
+from fastgan.bench.floor import Network, Work
+from fastgan.bench.gradient_penalty import LAMBDA_GP, penalty_by_double_backward, penalty_path, penalty_work
+from fastgan.bench.rmsprop import LEARNING_RATE, tensors_of
 from fastgan.bench.shapes import BATCH_SIZE, CHANNELS, IMAGE_SIZE, Z_DIM
 
 __all__ = ["ARCHITECTURES", "StepCase", "cases"]
@@ -164,9 +172,26 @@ class StepCase(Case):
 
     def providers(self, mode: str, compiled: bool) -> tuple[str, ...]:
         foreach = ("foreach", "foreach channels_last") if self.architecture == "wgan critic" else ()
-        # torch.compile has no double backward
-        compile_ = COMPILED if compiled and self.architecture != "wgan-gp critic" else ()
-        return (*EAGER, *foreach, *compile_, *OURS)
+        return (*EAGER, *foreach, *(COMPILED if compiled else ()), *OURS)
+
+    @property
+    def cuda_goals(self) -> dict[str, float]:
+        return {"eager": 5.0, "strongest": 1.5} if self.architecture in ("dcgan", "wgan-gp critic") else {}
+
+    def work(self, mode: str, dtype: torch.dtype) -> Work:
+        image = (self.batch_size, CHANNELS, self.image_size, self.image_size)
+        nets = networks.networks_of(self._networks(torch.device("cpu"), False))
+        g, d = Network.of(nets[0], self.batch_size, Z_DIM), Network.of(nets[1], *image)
+        if self.architecture == EVAL:
+            return g.forward(dtype)
+        real_and_fake = d.forward_and_backward(dtype) + d.forward_and_backward(dtype)
+        if "dcgan" in self.architecture:
+            through = d.forward_and_backward(dtype, weights=False, inputs=True)
+            return g.forward_and_backward(dtype) + g.update("adam") + real_and_fake + through + d.update("adam")
+        critic = g.forward(dtype) + real_and_fake
+        if self.architecture == "wgan critic":
+            return critic + d.update("rmsprop_clip_")
+        return critic + penalty_work(d, dtype) + d.update("adam")
 
     def setup(self, provider: str, dtype: torch.dtype, device: torch.device, upcast: bool = False) -> Workload:
         players, implementation = self._players(provider, dtype, device, upcast)
@@ -184,17 +209,28 @@ class StepCase(Case):
                 found |= {f"{net}.{n}": value.clone() for n, value in module.state_dict().items()}
             return found
 
-        return Workload({"step": lambda: step(players)}, results, implementation)
+        def state() -> list[torch.Tensor]:
+            nets = (players.generator, players.critic)
+            values = [t for net in nets for t in net.state_dict().values()]
+            return [*values, *tensors_of(players.optimizer_g), *tensors_of(players.optimizer_d)]
+
+        def run() -> Losses:
+            begin_step(provider, device)
+            return step(players)
+
+        return Workload({"step": run}, results, implementation, state)
+
+    def _networks(self, device: torch.device, upcast: bool) -> nn.Module:
+        options = {"image_size": self.image_size, "channels": CHANNELS, "z_dim": Z_DIM}
+        options |= {"ngf": self.width, "ndf": self.width}
+        return networks.build(ARCHITECTURES[self.architecture], device, upcast, **options)
 
     def _players(self, provider: str, dtype: torch.dtype, device: torch.device, upcast: bool) -> tuple[Players, str]:
         wide, layout = working_dtype(torch.float32, upcast), layout_of(provider)
-        options = {"image_size": self.image_size, "channels": CHANNELS, "z_dim": Z_DIM}
-        options |= {"ngf": self.width, "ndf": self.width}
-        gan = networks.build(ARCHITECTURES[self.architecture], device, upcast, **options).to(memory_format=layout)
-        generator, critic = networks.networks_of(gan)
+        generator, critic = networks.networks_of(self._networks(device, upcast).to(memory_format=layout))
         real, z, epsilon = (t.to(device, wide) for t in self._inputs())
         real = real.contiguous(memory_format=layout)
-        optimizer_g, optimizer_d, clip = self._optimizers(provider, generator, critic)
+        optimizer_g, optimizer_d, clip = self._optimizers(provider, generator, critic, device)
         penalty, implementation, frozen = penalty_by_double_backward, "PyTorch", ()
         if is_ours(provider):
             implementation = implementation_of("conv2d_bn_act", real, *critic.parameters())
@@ -206,27 +242,34 @@ class StepCase(Case):
 
             def penalty(critic, real, fake, epsilon):
                 return fastgan.ops.gradient_penalty(critic, real, fake, weight=LAMBDA_GP, epsilon=epsilon)
-        elif provider.startswith("compile"):
-            generator.compile()
-            critic.compile()
+        elif base_of(provider) in COMPILED:
+            plain = copy.copy(critic)  # the same parameters
+            for net in (generator, critic):
+                net.compile(**compile_options(provider, device))
+
+            def penalty(critic, real, fake, epsilon):
+                return penalty_by_double_backward(plain, real, fake, epsilon)
+
         players = Players(
             generator, critic, optimizer_g, optimizer_d, clip, penalty, real, z, epsilon,
             lambda: autocast(dtype, device, upcast), frozen,
         )  # fmt: skip
         return players, implementation
 
-    def _optimizers(self, provider: str, generator: nn.Module, critic: nn.Module):
+    def _optimizers(self, provider: str, generator: nn.Module, critic: nn.Module, device: torch.device):
         """(generator's, critic's, clip): as the papers have them, in the provider's form."""
+        capturable = {"capturable": True} if is_graphed(provider) and device.type == "cuda" else {}
         if self.architecture != "wgan critic":
-            form = fastgan.optim.Adam if is_ours(provider) else partial(torch.optim.Adam, fused=True)
-            adam = partial(form, lr=2e-4, betas=(0.5, 0.999))
+            form = fastgan.optim.Adam if is_ours(provider) else torch.optim.Adam
+            adam = partial(form, lr=2e-4, betas=(0.5, 0.999), fused=True, **capturable)
             return adam(generator.parameters()), adam(critic.parameters()), lambda: None
-        optimizer_g = torch.optim.RMSprop(generator.parameters(), lr=LEARNING_RATE)
+        rmsprop = {"lr": LEARNING_RATE, **capturable}
+        optimizer_g = torch.optim.RMSprop(generator.parameters(), **rmsprop)
         params = list(critic.parameters())
         if is_ours(provider):
-            return optimizer_g, fastgan.optim.RMSprop(params, lr=LEARNING_RATE, clip_value=CLIP_VALUE), lambda: None
+            return optimizer_g, fastgan.optim.RMSprop(params, clip_value=CLIP_VALUE, **rmsprop), lambda: None
         foreach = provider.startswith("foreach")
-        optimizer_d = torch.optim.RMSprop(params, lr=LEARNING_RATE, foreach=foreach)
+        optimizer_d = torch.optim.RMSprop(params, foreach=foreach, **rmsprop)
         clip = CLIPS["foreach" if foreach else "loop"]
         return optimizer_g, optimizer_d, lambda: clip(params)
 

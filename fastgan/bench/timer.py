@@ -3,7 +3,7 @@
 A shared machine changes speed from second to second, so only times of one round are comparable: what counts is the
 median over rounds of the ratio within a round. Rounds in which other processes used the CPU are dropped (Linux, CPU
 work only), and a round begins only once the machine is idle. Short work is repeated within a round until it can be
-measured.
+measured. A GPU is timed by its own events, around calls that are all enqueued without waiting.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class Settings:
 
 
 QUICK = Settings(rounds=5, warmup=1, budget_s=5.0)
+# A GPU that nobody shares is steady, but takes its clock up only under load: more warm-up, longer samples.
+CUDA = Settings(rounds=21, warmup=5, budget_s=5.0, least_sample_s=1e-2)
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a call, by provider and round; the rounds are aligned."""
+    """Seconds a unit of work, by provider and round; the rounds are aligned."""
 
     seconds: dict[str, list[float]]
     calls: dict[str, int]  # calls in one sample
@@ -73,8 +75,10 @@ class Timing:
         return Spread.of([b / a for a, b in zip(self.seconds[provider], self.seconds[over], strict=True)])
 
 
-def interleave(functions: dict[str, Callable[[], object]], device: torch.device, settings: Settings) -> Timing:
-    """Time ``functions`` against each other."""
+def interleave(
+    functions: dict[str, Callable[[], object]], device: torch.device, settings: Settings, units: int = 1
+) -> Timing:
+    """Time ``functions`` against each other. units: how often a call of each does the work that is asked about."""
     sample = _sample_cuda if device.type == "cuda" else _sample_cpu
     calls = {name: _calls(function, sample, settings) for name, function in functions.items()}
     names, load = list(functions), _Load(watched=device.type == "cpu")
@@ -94,7 +98,7 @@ def interleave(functions: dict[str, Callable[[], object]], device: torch.device,
     noisy = len(clean) < settings.least_rounds and bool(disturbed)
     kept = clean + disturbed if noisy else clean
     return Timing(
-        {name: [times[name] for times in kept] for name in names}, calls, 0 if noisy else len(disturbed), noisy
+        {name: [times[name] / units for times in kept] for name in names}, calls, 0 if noisy else len(disturbed), noisy
     )
 
 

@@ -7,6 +7,8 @@ does, and says why. The choice is made in an op's forward; its backward belongs 
 from __future__ import annotations
 
 import os
+import re
+from functools import lru_cache
 
 import torch
 
@@ -16,7 +18,8 @@ __all__ = ["IMPLEMENTATIONS", "current", "kernel_gap", "kernels", "transformed",
 
 IMPLEMENTATIONS = ("auto", "reference", "kernel")
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-# Compute capabilities on which benchmarks/gpu.sh has passed; on others `auto` leaves the CUDA kernels out.
+# Compute capabilities on which the kernels were seen to be right; on others `auto` leaves them out. An entry needs a
+# file of benchmarks/gpu_check.py in benchmarks/results: all checks, none failed, of that capability, with its commit.
 VERIFIED_CUDA: frozenset[tuple[int, int]] = frozenset()
 _HAS_CUDA = _library.LOADED and bool(_library.C.build_info().get("cuda"))  # read once: torch.compile cannot trace it
 
@@ -74,7 +77,38 @@ def kernel_gap(*tensors: torch.Tensor | None) -> str | None:
         return "the extension was built without CUDA kernels"
     if any(t.dtype == torch.float64 for t in present):
         return "float64 has no CUDA kernel"
+    return device_gap(device)
+
+
+def device_gap(device: torch.device) -> str | None:
+    """Why this build's CUDA kernels cannot run on ``device`` with this machine's driver; None where they can."""
+    return _device_gap(device)
+
+
+@lru_cache
+def _device_gap(device: torch.device) -> str | None:
+    build = _library.C.build_info()
+    built, driver = int(build["cuda"].split(".")[0]), driver_version()
+    if driver[0] < built:  # minor versions of one CUDA are compatible with each other, in both directions
+        return (
+            f"the kernels were built with CUDA {build['cuda']} and the driver is for CUDA {driver[0]}.{driver[1]}: "
+            "update the driver, or reinstall fastgan with an nvcc of the driver's CUDA"
+        )
+    oldest = min(map(int, re.findall(r"sm_(\d+)", build["cuda_archs"])))
+    major, minor = torch.cuda.get_device_capability(device)
+    if 10 * major + minor < oldest:
+        return f"the kernels were built for {build['cuda_archs']} and {device} is sm_{major}{minor}"
     return None
+
+
+def driver_version() -> tuple[int, int]:
+    """The newest CUDA that this machine's driver serves, as (major, minor)."""
+    version = torch._C._cuda_getDriverVersion()
+    return version // 1000, version % 1000 // 10
+
+
+# torch.compile takes the results as constants; torch.compiler.assume_constant_result says the same, but imports dynamo
+device_gap._dynamo_marked_constant = True
 
 
 def transformed() -> bool:

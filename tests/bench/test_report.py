@@ -29,7 +29,7 @@ def row(ours=1.0, eager=2.0, channels_last=1.5, case=CONV, memory=None) -> Row:
     }
     timing = Timing(seconds, dict.fromkeys(seconds, 1), dropped=2, noisy=False)
     implementations = dict.fromkeys(seconds, "reference")
-    made = report.row(case, "both", torch.float32, CPU, timing, implementations)
+    made = report.row(case, "both", "float32", CPU, timing, implementations)
     return made if memory is None else dataclasses.replace(made, peak_memory=memory)
 
 

@@ -99,6 +99,19 @@ def test_short_work_is_repeated(load, monkeypatch):
     assert timing.seconds["short"] == pytest.approx([1e-3, 1e-3])  # a call, not a sample
 
 
+def test_times_are_of_one_unit(load, monkeypatch):
+    load()
+    now = [0.0]
+    monkeypatch.setattr(timer.time, "perf_counter", lambda: now[0])
+
+    def three_sets():
+        now[0] += 3e-3
+
+    settings = Settings(rounds=2, warmup=1, least_sample_s=4.5e-3)
+    timing = interleave({"a": three_sets}, CPU, settings, units=3)
+    assert timing.calls == {"a": 2} and timing.seconds["a"] == pytest.approx([1e-3, 1e-3])
+
+
 @pytest.mark.skipif(not os.path.exists("/proc/stat"), reason="needs Linux's /proc/stat")
 def test_other_processes_are_told_from_this_one(monkeypatch):
     readings = iter([(1000, 500), (1200, 600)])  # 200 ticks pass on all CPUs, 100 of them idle

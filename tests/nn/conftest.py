@@ -1,11 +1,13 @@
 """How a fused model is run: by reference, by the fused op whatever it is made of, and by the kernels."""
 
 import pytest
+import torch
+from on_gpu import ON_GPU, on_gpu
 
 import fastgan.nn.chains
 import fastgan.nn.fused
 from fastgan import ops
-from fastgan.ops import _library
+from fastgan.ops import _dispatch, _library
 from fastgan.ops.bn_act import activation_gap
 
 
@@ -32,7 +34,7 @@ def fused_op(monkeypatch):
         yield taken
 
 
-@pytest.fixture(params=["reference", "fused_op", *(["kernel"] if _library.LOADED else [])])
+@pytest.fixture(params=["reference", "fused_op", *(["kernel"] if _library.LOADED else []), *ON_GPU])
 def implementation(request, monkeypatch):
     """Every test that takes this runs by each implementation that there is."""
     for limit in ("SMALL", "SMALL_ALONE"):  # so that `auto` takes kernels for tiny tensors too
@@ -40,6 +42,11 @@ def implementation(request, monkeypatch):
     if request.param == "fused_op":
         request.getfixturevalue("fused_op")
         yield request.param
+        return
+    if request.param in ON_GPU:  # as if its kernels had been verified there, so that `auto` takes them
+        monkeypatch.setattr(_dispatch, "VERIFIED_CUDA", frozenset({torch.cuda.get_device_capability()}))
+        with on_gpu(), ops.use("auto"):
+            yield "kernel"
         return
     with ops.use("auto" if request.param == "kernel" else "reference"):
         yield request.param

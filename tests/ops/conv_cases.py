@@ -66,14 +66,14 @@ class Case:
 
     def inputs(self, seed: int = 0) -> dict[str, torch.Tensor]:
         """x, weight and whatever else the case has; leaves that require grad where the op is differentiable in them."""
-        g = torch.Generator().manual_seed(seed)
+        g = torch.Generator("cpu").manual_seed(seed)  # the same values on every device
         kernel = (self.kernel, self.kernel) if isinstance(self.kernel, int) else self.kernel
         channels = (self.c_in, self.c_out) if self.transposed else (self.c_out, self.c_in)
         vectors = self.dtype if self.half_affine or self.dtype not in HALF else torch.float32
         fan_in = self.c_in // self.groups * math.prod(kernel)
 
         def normal(*shape: int) -> torch.Tensor:
-            return torch.randn(*shape, generator=g, dtype=torch.float64)
+            return torch.randn(*shape, generator=g, dtype=torch.float64, device="cpu").to(torch.get_default_device())
 
         tensors = {"x": in_layout(normal(self.n, self.c_in, *self.size).to(self.dtype) + 0.5, self.layout)}
         weight = normal(channels[0], channels[1] // self.groups, *kernel) / math.sqrt(fan_in)
@@ -210,8 +210,9 @@ def cotangent_of(case: Case, layout: str = "contiguous") -> torch.Tensor:
     shape = torch.ops.aten.convolution(
         tensors["x"].detach().to("meta"), tensors["weight"].detach().to("meta"), None, *case.aten_options()
     ).shape
-    generator = torch.Generator().manual_seed(1)
-    return in_layout(torch.randn(shape, generator=generator, dtype=torch.float64).to(case.dtype), layout)
+    generator = torch.Generator("cpu").manual_seed(1)
+    drawn = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
+    return in_layout(drawn.to(tensors["x"].device, case.dtype), layout)
 
 
 def results(case: Case, tensors: dict[str, torch.Tensor], cotangent: torch.Tensor):

@@ -237,7 +237,7 @@ def test_statistics_and_kept_z(geometry, transposed, within):
     "shape", [(6, 70, 40, (8, 8)), (3, 256, 130, (4, 4)), (9, 17, 33, (16, 16)), (31, 5, 17, (16, 16))], ids=str
 )
 def test_results_do_not_depend_on_the_number_of_threads(geometry, transposed, shape):
-    """Of all, and of the gradient of x where the weight is frozen. In the last shape blocks divide among two threads."""
+    """All of them, and the gradient of x beside a frozen weight. The last shape's blocks divide among two threads."""
     threads = torch.get_num_threads()
     try:
         for around in ("norm leaky_relu bias", "no norm leaky_relu"):
