@@ -12,7 +12,7 @@ template <class Passes>
 struct BnAct {
   static Tensor forward(const Tensor& z, const Tensor& mean, const Tensor& invstd, const OptionalTensor& gamma,
                         const OptionalTensor& beta, std::string activation, double negative_slope) {
-    Tensor y = torch::stable::empty_like(z);
+    Tensor y = new_like(z);
     Passes::normalize(z, mean, invstd, gamma, beta, parse_activation("bn_act", activation), negative_slope, y);
     return y;
   }

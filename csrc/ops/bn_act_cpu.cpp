@@ -207,7 +207,7 @@ Tensor CpuPasses::backward_elemt(const Tensor& grad_y, const Tensor& y, const Te
 
 Tensor CpuPasses::activation_backward(const Tensor& grad, const Tensor& y, Activation activation, double negative_slope) {
   if (activation == Activation::None) return grad;
-  Tensor out = torch::stable::empty_like(y);  // dense, whatever y is
+  Tensor out = new_like(y);  // dense, whatever y is
   const Tensor g = in_memory_order_of(grad, out), mask = in_memory_order_of(y, out);
   const cpu::ActivationParams params{kernel_dtype("activation_backward", "y", y), activation, negative_slope,
                                      g.const_data_ptr(), mask.const_data_ptr(), out.mutable_data_ptr()};

@@ -29,7 +29,7 @@ cuda::ImageShape flat_shape(const char* op, const Tensor& t) {
 // A (C,) vector as float32, contiguous; t itself where it is that already.
 Tensor float_vector(const char* op, const char* argument, const Tensor& t, int64_t channels, const Tensor& z) {
   check_vector(op, argument, t, channels, z);
-  return torch::stable::contiguous(t.scalar_type() == ScalarType::Float ? t : torch::stable::to(t, ScalarType::Float));
+  return dense(t.scalar_type() == ScalarType::Float ? t : torch::stable::to(t, ScalarType::Float));
 }
 
 // The per-channel vectors of a call and the tensors that hold them.
@@ -46,7 +46,7 @@ class Channels {
     const auto affine = [&](const char* argument, const OptionalTensor& t) -> OptionalTensor {
       if (!t.has_value()) return std::nullopt;
       check_vector(op, argument, *t, z.shape.channels, z.tensor);
-      return torch::stable::contiguous(as_is ? *t : torch::stable::to(*t, ScalarType::Float));
+      return dense(as_is ? *t : torch::stable::to(*t, ScalarType::Float));
     };
     gamma_ = affine("gamma", gamma);
     beta_ = affine("beta", beta);
@@ -72,8 +72,8 @@ struct Statistics {
     const CudaScope scope(op, "z", z);
     const Image image = cuda_image(op, z);
     mean = empty(z, {image.shape.channels}, ScalarType::Float);
-    var = torch::stable::empty_like(mean);
-    invstd = torch::stable::empty_like(mean);
+    var = new_like(mean);
+    invstd = new_like(mean);
     cuda::BnStatsParams p{image.tensor.const_data_ptr(),    image.shape, cuda_dtype(op, "z", z),
                           mean.mutable_data_ptr<float>(),   var.mutable_data_ptr<float>(),
                           invstd.mutable_data_ptr<float>(), float(eps),  nullptr};
@@ -123,7 +123,7 @@ Tensor CudaPasses::inverse_std(const Tensor& var, double eps, ScalarType) {
   const char* op = "inverse_std";
   const CudaScope scope(op, "var", var);
   const Tensor from = float_vector(op, "var", var, var.numel(), var);
-  Tensor invstd = torch::stable::empty_like(from);
+  Tensor invstd = new_like(from);
   if (var.numel() == 0) return invstd;
   const cuda::InverseStdParams p{from.const_data_ptr<float>(), invstd.mutable_data_ptr<float>(), var.numel(), float(eps)};
   check_launch(op, cuda::inverse_std(p, scope.stream()));
@@ -137,7 +137,7 @@ void CudaPasses::normalize(const Tensor& z, const Tensor& mean, const Tensor& in
   const Image image = cuda_image(op, z);
   const Channels channels(op, image, mean, invstd, gamma, beta);
   const bool direct = same_memory_order(image.tensor, y);
-  Tensor out = direct ? y : torch::stable::empty_like(image.tensor);
+  Tensor out = direct ? y : new_like(image.tensor);
   check_launch(op, cuda::bn_act({image.tensor.const_data_ptr(), out.mutable_data_ptr(), image.shape, cuda_dtype(op, "z", z),
                                  channels.pointers(), activation, float(negative_slope)},
                                 scope.stream()));
@@ -160,7 +160,7 @@ std::tuple<Tensor, Tensor> CudaPasses::backward_reduce(const Tensor& grad_y, con
   const char* op = "bn_act_backward_reduce";
   const CudaScope scope(op, "z", z);
   const BackwardArguments a(op, grad_y, y, z, mean, invstd, gamma, beta, activation, negative_slope);
-  Tensor sum_g = empty(z, {a.z.shape.channels}, ScalarType::Float), sum_g_xhat = torch::stable::empty_like(sum_g);
+  Tensor sum_g = empty(z, {a.z.shape.channels}, ScalarType::Float), sum_g_xhat = new_like(sum_g);
   cuda::BnActBackwardReduceParams p{a.params, sum_g.mutable_data_ptr<float>(), sum_g_xhat.mutable_data_ptr<float>(),
                                     nullptr};
   const Tensor memory = workspace(z, cuda::bn_act_backward_reduce_workspace(p));
@@ -181,7 +181,7 @@ Tensor CudaPasses::backward_elemt(const Tensor& grad_y, const Tensor& y, const T
     return float_vector(op, argument, *t, a.z.shape.channels, z);
   };
   const OptionalTensor g = sums("mean_g", sum_g), g_xhat = sums("mean_g_xhat", sum_g_xhat);
-  Tensor grad_z = torch::stable::empty_like(a.z.tensor);
+  Tensor grad_z = new_like(a.z.tensor);
   check_launch(op, cuda::bn_act_backward_elemt({a.params, g.has_value() ? g->const_data_ptr<float>() : nullptr,
                                                 g_xhat.has_value() ? g_xhat->const_data_ptr<float>() : nullptr, float(share),
                                                 grad_z.mutable_data_ptr()},
@@ -194,7 +194,7 @@ Tensor CudaPasses::activation_backward(const Tensor& grad, const Tensor& y, Acti
   const char* op = "activation_backward";
   const CudaScope scope(op, "y", y);
   check_same_kind(op, "grad", grad, "y", y);
-  Tensor out = torch::stable::empty_like(y);  // dense, whatever y is
+  Tensor out = new_like(y);  // dense, whatever y is
   const Tensor g = in_memory_order_of(grad, out), from = in_memory_order_of(y, out);
   const cuda::BnActBackwardParams common{g.const_data_ptr(),     from.const_data_ptr(),    from.const_data_ptr(),
                                          flat_shape(op, out),    cuda_dtype(op, "y", y),   cuda::BnChannels{},

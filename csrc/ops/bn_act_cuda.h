@@ -8,7 +8,7 @@
 namespace fastgan::ops {
 
 struct CudaPasses {
-  static Tensor new_like(const Tensor& t) { return torch::stable::empty_like(t); }
+  static Tensor new_like(const Tensor& t) { return ops::new_like(t); }
   static std::tuple<Tensor, Tensor> stats(const Tensor& z);
   static std::tuple<Tensor, Tensor> mean_invstd(const Tensor& z, double eps);
   static Tensor inverse_std(const Tensor& var, double eps, ScalarType dtype);

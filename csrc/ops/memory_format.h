@@ -26,7 +26,7 @@ inline bool output_is_channels_last(const Tensor& x, const Tensor& weight) {
 }
 
 inline Tensor in_format(const Tensor& t, bool channels_last) {
-  return torch::stable::contiguous(t, channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+  return dense(t, channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 
 // The strides of a new tensor (N, C, H, W) of this format.

@@ -12,13 +12,13 @@ namespace {
 
 // t where samples follow each other and the elements of each lie together, else a contiguous copy.
 Tensor sample_major(const Tensor& t) {
-  return t.is_contiguous() || (t.dim() >= 2 && is_channels_last(t)) ? t : torch::stable::contiguous(t);
+  return t.is_contiguous() || (t.dim() >= 2 && is_channels_last(t)) ? t : dense(t);
 }
 
 // The values of a (N,) tensor in the arithmetic type of the kernels.
 Tensor arithmetic_vector(const Tensor& t, cpu::DType dtype) {
   const ScalarType type = dtype == cpu::DType::Float64 ? ScalarType::Double : ScalarType::Float;
-  return torch::stable::contiguous(torch::stable::to(t, type));
+  return dense(torch::stable::to(t, type));
 }
 
 Tensor interpolate(const Tensor& real, const Tensor& fake, const Tensor& epsilon) {
@@ -30,12 +30,12 @@ Tensor interpolate(const Tensor& real, const Tensor& fake, const Tensor& epsilon
         dtype_name(real.scalar_type()), " ", shape_of(real));
   check(epsilon.dim() == 1 && epsilon.size(0) == real.size(0), op, ": epsilon has shape ", shape_of(epsilon),
         "; it takes (", real.size(0), ",), one value a sample");
-  Tensor result = torch::stable::empty_like(real);
+  Tensor result = new_like(real);
   if (real.numel() == 0) return result;
   const cpu::DType dtype = kernel_dtype(op, "real", real);
   const Tensor a = sample_major(real), b = in_memory_order_of(fake, a), e = arithmetic_vector(epsilon, dtype);
   const bool direct = same_memory_order(result, a);
-  Tensor out = direct ? result : torch::stable::empty_like(a);
+  Tensor out = direct ? result : new_like(a);
   const int64_t size = real.numel() / real.size(0);
   const cpu::InterpolateParams params{dtype, size, a.const_data_ptr(), b.const_data_ptr(), out.mutable_data_ptr(),
                                       e.const_data_ptr()};
@@ -75,9 +75,9 @@ std::tuple<Tensor, Tensor, Tensor> penalty(const Tensor& grad, double weight, do
     *value.mutable_data_ptr<float>() = float(mean);
   }
 
-  Tensor result = torch::stable::empty_like(grad);
+  Tensor result = new_like(grad);
   const bool direct = same_memory_order(result, g);
-  Tensor out = direct ? result : torch::stable::empty_like(g);
+  Tensor out = direct ? result : new_like(g);
   params.factor = factor.const_data_ptr();
   params.out = out.mutable_data_ptr();
   parallel(tiles.units, grad.numel(), [&](int64_t begin, int64_t end) { cpu::penalty_scale(params, begin, end); });
@@ -91,7 +91,7 @@ Tensor leaky_mask_mul(const Tensor& t, const Tensor& y, double negative_slope) {
   for (int64_t d = 0; same && d < t.dim(); d++) same = t.size(d) == y.size(d);
   check(same, op, ": y is ", dtype_name(y.scalar_type()), " ", shape_of(y), "; it takes t's ",
         dtype_name(t.scalar_type()), " ", shape_of(t));
-  Tensor result = torch::stable::empty_like(t);  // dense, whatever t is
+  Tensor result = new_like(t);  // dense, whatever t is
   const Tensor a = in_memory_order_of(t, result), mask = in_memory_order_of(y, result);
   const cpu::ActivationParams params{kernel_dtype(op, "t", t),  cpu::Activation::LeakyRelu, negative_slope,
                                      a.const_data_ptr(), mask.const_data_ptr(), result.mutable_data_ptr()};

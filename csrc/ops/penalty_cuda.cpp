@@ -14,14 +14,14 @@ Tensor interpolate(const Tensor& real, const Tensor& fake, const Tensor& epsilon
   check(real.dim() >= 1, op, ": real has shape (); it takes (N, ...)");
   check_same_kind(op, "fake", fake, "real", real);
   check_vector(op, "epsilon", epsilon, real.size(0), real);
-  Tensor result = torch::stable::empty_like(real);
+  Tensor result = new_like(real);
   if (real.numel() == 0) return result;
   const CudaScope scope(op, "real", real);
   const bool wide = epsilon.scalar_type() == ScalarType::Double;
   const Tensor a = with_adjacent_samples(real), b = in_memory_order_of(fake, a),
-               e = torch::stable::contiguous(wide ? torch::stable::to(epsilon, ScalarType::Float) : epsilon);
+               e = dense(wide ? torch::stable::to(epsilon, ScalarType::Float) : epsilon);
   const bool direct = same_memory_order(result, a);
-  Tensor out = direct ? result : torch::stable::empty_like(a);
+  Tensor out = direct ? result : new_like(a);
   const int64_t elements = real.numel() / real.size(0);
   check_below(op, "a sample", elements, kMaxPerSample);
   check_launch(op, cuda::interpolate({a.const_data_ptr(), b.const_data_ptr(), e.const_data_ptr(), out.mutable_data_ptr(),
@@ -37,7 +37,7 @@ std::tuple<Tensor, Tensor, Tensor> penalty(const Tensor& grad, double weight, do
   const int64_t samples = grad.size(0);
   const double at_zero = one_sided && target > 0 ? 0 : -target;  // the excess of a norm of 0
   Tensor value = empty(grad, {}, ScalarType::Float), norms = empty(grad, {samples}, ScalarType::Float);
-  Tensor result = torch::stable::empty_like(grad);
+  Tensor result = new_like(grad);
   if (grad.numel() == 0) {  // NaN without samples, as a mean of nothing; norms of 0 for samples without elements
     torch::stable::fill_(value, samples == 0 ? std::numeric_limits<double>::quiet_NaN() : weight * at_zero * at_zero);
     torch::stable::zero_(norms);
@@ -45,7 +45,7 @@ std::tuple<Tensor, Tensor, Tensor> penalty(const Tensor& grad, double weight, do
   }
   const Tensor g = with_adjacent_samples(grad);
   const bool direct = same_memory_order(result, g);
-  Tensor out = direct ? result : torch::stable::empty_like(g);
+  Tensor out = direct ? result : new_like(g);
   check_below(op, "a sample", grad.numel() / samples, kMaxPerSample);
   cuda::PenaltyParams p{g.const_data_ptr(), out.mutable_data_ptr(),  value.mutable_data_ptr<float>(),
                         norms.mutable_data_ptr<float>(), samples,    grad.numel() / samples,
@@ -60,7 +60,7 @@ std::tuple<Tensor, Tensor, Tensor> penalty(const Tensor& grad, double weight, do
 Tensor leaky_mask_mul(const Tensor& t, const Tensor& y, double negative_slope) {
   const char* op = "leaky_mask_mul";
   check_same_kind(op, "y", y, "t", t);
-  Tensor result = torch::stable::empty_like(t);  // dense, whatever t is
+  Tensor result = new_like(t);  // dense, whatever t is
   if (t.numel() == 0) return result;
   const CudaScope scope(op, "t", t);
   const Tensor a = in_memory_order_of(t, result), mask = in_memory_order_of(y, result);

@@ -53,7 +53,7 @@ Tensor pooled_like(const Tensor& t) {
     stride[d] = t.stride(d);
   }
   int64_t bytes;
-  if (!is_pooled(size, t.scalar_type(), bytes)) return torch::stable::empty_like(t);
+  if (!is_pooled(size, t.scalar_type(), bytes)) return new_like(t);
   return around_block(bytes, size, stride, t.scalar_type());
 }
 

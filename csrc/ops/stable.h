@@ -56,28 +56,6 @@ inline ScalarType statistics_dtype(const Tensor& t) {
   return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
-inline Tensor empty(const Tensor& like, std::vector<int64_t> size, ScalarType dtype) {
-  return torch::stable::new_empty(like, size, dtype);
-}
-
-// The (0,) tensor that stands for an output nobody asked for.
-inline Tensor nothing(const Tensor& like) { return empty(like, {0}, like.scalar_type()); }
-
-// Same strides, dimensions of one element aside: these have no say in where elements lie.
-inline bool same_memory_order(const Tensor& a, const Tensor& b) {
-  for (int64_t d = 0; d < a.dim(); d++) {
-    if (a.size(d) != 1 && a.stride(d) != b.stride(d)) return false;
-  }
-  return true;
-}
-
-// t, in the memory order of `like`, a dense tensor of the same shape; copied only where it has another.
-inline Tensor in_memory_order_of(const Tensor& t, const Tensor& like) {
-  if (same_memory_order(t, like) || t.numel() == 0) return t;
-  Tensor copy = torch::stable::empty_like(like);
-  return torch::stable::copy_(copy, t);
-}
-
 // What torch says of the call that has just failed.
 inline const char* failure() {
   return torch_exception_get_what_without_backtrace ? torch_exception_get_what_without_backtrace()
@@ -99,6 +77,35 @@ auto call(const char* name, const char* overload, const Arguments&... arguments)
     for (size_t i = 0; i < Results; i++) results[i] = torch::stable::detail::to<Tensor>(stack[i]);
     return results;
   }
+}
+
+// Not torch's own functions for these: they do not say why they failed (out of memory).
+inline Tensor empty(const Tensor& like, std::vector<int64_t> size, ScalarType dtype) {
+  return call("aten::new_empty", "", like, size, std::optional(dtype), std::nullopt, std::nullopt, std::nullopt);
+}
+inline Tensor new_like(const Tensor& t) {
+  return call("aten::empty_like", "", t, std::nullopt, std::nullopt, std::nullopt, std::nullopt, std::nullopt);
+}
+inline Tensor dense(const Tensor& t, torch::headeronly::MemoryFormat order = torch::headeronly::MemoryFormat::Contiguous) {
+  return call("aten::contiguous", "", t, order);
+}
+
+// The (0,) tensor that stands for an output nobody asked for.
+inline Tensor nothing(const Tensor& like) { return empty(like, {0}, like.scalar_type()); }
+
+// Same strides, dimensions of one element aside: these have no say in where elements lie.
+inline bool same_memory_order(const Tensor& a, const Tensor& b) {
+  for (int64_t d = 0; d < a.dim(); d++) {
+    if (a.size(d) != 1 && a.stride(d) != b.stride(d)) return false;
+  }
+  return true;
+}
+
+// t, in the memory order of `like`, a dense tensor of the same shape; copied only where it has another.
+inline Tensor in_memory_order_of(const Tensor& t, const Tensor& like) {
+  if (same_memory_order(t, like) || t.numel() == 0) return t;
+  Tensor copy = new_like(like);
+  return torch::stable::copy_(copy, t);
 }
 
 }  // namespace fastgan::ops

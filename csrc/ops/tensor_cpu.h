@@ -53,7 +53,7 @@ inline Image image_of(const char* op, const char* argument, const Tensor& t) {
   for (int64_t d = 2; d < t.dim(); d++) shape.pixels *= t.size(d);
   if (t.is_contiguous() && shape.pixels > 1) return {t, shape};
   shape.layout = shape.pixels == 1 || is_channels_last(t) ? cpu::Layout::ChannelsLast : cpu::Layout::ChannelsFirst;
-  return {is_channels_last(t) ? t : torch::stable::contiguous(t), shape};
+  return {is_channels_last(t) ? t : dense(t), shape};
 }
 
 // The values of a (C,) tensor of any floating dtype; `otherwise` C times where there is none.
@@ -72,7 +72,7 @@ inline std::vector<double> channel_values(const char* op, const char* argument, 
   } else if (t->scalar_type() == ScalarType::Double) {
     copy(t->const_data_ptr<double>());
   } else {
-    const Tensor wide = torch::stable::contiguous(torch::stable::to(*t, ScalarType::Double));
+    const Tensor wide = dense(torch::stable::to(*t, ScalarType::Double));
     const double* from = wide.const_data_ptr<double>();
     std::copy(from, from + channels, values.begin());
   }

@@ -63,7 +63,7 @@ inline void check_same_kind(const char* op, const char* argument, const Tensor& 
 
 // t with the elements of each sample together and samples one after the other, copied where they are not.
 inline Tensor with_adjacent_samples(const Tensor& t) {
-  return t.is_contiguous() || (t.dim() >= 2 && is_channels_last(t)) ? t : torch::stable::contiguous(t);
+  return t.is_contiguous() || (t.dim() >= 2 && is_channels_last(t)) ? t : dense(t);
 }
 
 // A (size,) vector of any floating dtype beside `like`.

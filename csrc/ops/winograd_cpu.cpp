@@ -198,7 +198,7 @@ Winograd::Winograd(const ConvArguments& conv, const Tensor& x, const Tensor& wei
     : up_(conv.transposed),
       channels_last_(output_is_channels_last(x, weight)),
       x_(in_format_cpu(x, true)),
-      weight_(weight.is_contiguous() || is_channels_last(weight) ? weight : torch::stable::contiguous(weight)),
+      weight_(weight.is_contiguous() || is_channels_last(weight) ? weight : dense(weight)),
       weight_channels_last_(!weight_.is_contiguous()) {
   const int64_t stride = conv.stride[0], divisor = conv.transposed ? 1 : stride;
   shape_ = {x.size(0), x.size(2) / divisor, x.size(3) / divisor, weight.size(0), weight.size(1), weight.size(2), stride};
@@ -215,7 +215,7 @@ Tensor Winograd::forward(const OptionalTensor& bias, const Normalization* norm, 
   const Direction direction{up_, shape_};
   const Chunks chunks(shape_, direction.source_block(), direction.packed_floats(), direction.columns(), false);
   Tensor out = new_side(up_);
-  const Tensor dense_bias = bias.has_value() ? torch::stable::contiguous(*bias) : x_;
+  const Tensor dense_bias = bias.has_value() ? dense(*bias) : x_;
 
   cpu::WinogradTransformParams source{};
   source.dtype = cpu::DType::Float32;
