@@ -10,6 +10,7 @@
 #     sanitize   memcheck and racecheck over our kernels      ncu        counters of our kernels
 #     ops        passes over memory, beside a copy            tests      tests/ops, tests/nn, the optimisers
 #     steps      DCGAN and WGAN-GP steps                      layers     convolutions with what follows them
+#     graphs     graph_check.py: Trainer(cuda_graph=True) beside runs without
 #     compile    the steps against torch.compile as well, which takes minutes; ask for it alone
 # Together they may take N seconds (570): a part has a limit of its own, and one that no longer fits is left for another call,
 # which the last lines spell out.
@@ -20,7 +21,7 @@
 # Exit status: 0 all passed, 1 something failed, 2 no GPU or a wrong option.
 set -uo pipefail
 
-all=check,sanitize,ops,steps,penalty,ncu,tests,layers
+all=check,sanitize,ops,steps,penalty,graphs,ncu,tests,layers
 parts=$all seconds=570
 while [ $# -gt 0 ]; do
   case $1 in
@@ -137,6 +138,7 @@ if part build 240 bash -c build; then
   if wanted penalty; then
     for precision in bfloat16 tf32; do bench penalty 40 "$precision" gradient_penalty; done
   fi
+  wanted graphs && part graphs 120 "$python" benchmarks/graph_check.py
   if wanted ncu; then
     if command -v ncu >/dev/null; then
       part ncu 60 "$python" benchmarks/gpu_counters.py --out "$stem-ncu.txt"

@@ -38,10 +38,12 @@ struct Chunks {
   bool in_scratch;                // and keeps its data to itself
   bool pack_ahead;                // where packed weights serve several units; otherwise a unit packs them into its cache
 
-  // `columns`: units of the product that a block gives. `summed`: data goes on into the gradient of the weight, which sums over
-  // all blocks.
+  // `packed_floats`: of the product's weights, 0 where there is no product. `columns`: units of the product that a block gives.
+  // `summed`: data goes on into the gradient of the weight, which sums over all blocks.
   Chunks(const WinogradShape& shape, int64_t floats_per_block, int64_t packed_floats, int64_t columns, bool summed)
-      : blocks(shape.blocks()), by_block(divides_among_threads(blocks)), in_scratch(by_block && !summed) {
+      : blocks(shape.blocks()),
+        by_block(packed_floats > 0 && divides_among_threads(blocks)),
+        in_scratch(by_block && !summed) {
     const int64_t threads = torch::stable::get_num_threads();
     const int64_t for_threads = cpu::ceil_div(threads, columns) * floats_per_block;
     slots = threads > 1 ? 2 : 1;
@@ -331,6 +333,9 @@ std::array<Tensor, 2> Winograd::backward(const Tensor& grad_of, const OptionalTe
     product_of_both.add = i > 0;
     sums[i] = add_gradient(stages, product_of_both, by_points, {gradients[i], xs[i], i > 0 ? sums[i - 1] : -1});
   };
+  // Of blocks, sums come a chunk behind: a thread that is done with its block finds the next one, and need not wait for the
+  // other threads' blocks. Otherwise at once, while the data is in the cache.
+  const int64_t behind = chunks.by_block ? chunks.slots - 1 : 0;
   for (int64_t i = 0; i < chunks.count; i++) {
     from_gradient.chunk = from_x.chunk = product.chunk = chunks[i];
     from_gradient.transformed = gradient_slots[i];
@@ -344,10 +349,9 @@ std::array<Tensor, 2> Winograd::backward(const Tensor& grad_of, const OptionalTe
       if (need_x) products[i] = direction.add_product(stages, product, {packing, gradients[i]});
       if (need_weight) xs[i] = add_transform(stages, up_, from_x, {sums.before(i)});
     }
-    // One chunk behind, where its data is held: threads that have done their part of this one find more to do.
-    if (need_weight && i + 1 >= chunks.slots) add_sums(i + 1 - chunks.slots);
+    if (need_weight && i >= behind) add_sums(i - behind);
   }
-  if (need_weight && chunks.slots > 1) add_sums(chunks.count - 1);
+  if (need_weight && behind > 0) add_sums(chunks.count - 1);
   if (need_weight && by_points) {
     stages.add(pairs * cpu::kDepth, kFinishedRows, 0, {sums[chunks.count - 1]}, [&](int64_t begin, int64_t end, float*) {
       cpu::winograd_gradient_finish(product_of_both, begin, end);

@@ -33,7 +33,8 @@ class Phase:
     parameters: Iterable[nn.Parameter]
     optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
     # loss(batch, step): scalar terms by name. Terms that require grad are summed and driven down; the others are only
-    # logged (probabilities, norms, distances). No `.item()` here: the trainer reads values once an interval.
+    # logged (probabilities, norms, distances). No `.item()` here: the trainer reads values once an interval. With
+    # `Trainer(cuda_graph=True)` a loss that reads `step`, or waits for the device, runs without a graph.
     loss: Callable[[Batch, int], Losses]
     # updates a step: WGAN's n_critic, or a function of the step for its warm-up (100 critic updates at first)
     repeat: int | Callable[[int], int] = 1
