@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import pytest
 import torch
@@ -47,7 +48,9 @@ def thin(transposed: bool, shape: str, **options) -> Case:
 
 def check(case: Case, capability: str | None = None, cotangent_layout: str = "contiguous") -> None:
     """Values and gradients are as near to float64 as torch's own, and lie in memory as torch's own."""
-    check_planned(case, "thin", assert_within_oracle, capability, cotangent_layout)
+    # Behind batch statistics what is differentiated has three terms, g, its mean and a share of xhat, each one rounded.
+    ulps = 3 if case.norm and case.training else 1
+    check_planned(case, "thin", functools.partial(assert_within_oracle, ulps=ulps), capability, cotangent_layout)
 
 
 @DIRECTIONS
