@@ -173,7 +173,10 @@ class RunFolder:
 
     # -- records -------------------------------------------------------------------------------------------------------
     def cut(self, step: int) -> None:
-        """Forget what lies behind ``step``: records of metrics.jsonl (and a half-written line), and samples."""
+        """Forget what lies behind ``step``: records of metrics.jsonl (and a half-written line), and samples. Also what
+        safetensors left of a checkpoint when it was killed: it writes under a new random name each time."""
+        for file in self.checkpoints.glob(".tmp*"):
+            file.unlink()
         if self.metrics_file.exists():
             lines = self.metrics_file.read_bytes().splitlines(keepends=True)
             kept = [line for line in lines if _step_of(line) <= step]

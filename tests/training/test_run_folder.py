@@ -184,9 +184,12 @@ def test_a_write_that_fails_half_way_keeps_the_run(run: Path) -> None:
     assert again(run, steps=20).step == 20
 
 
-def test_cut_forgets_what_lies_behind_a_step(tmp_path: Path) -> None:
+def test_cut_forgets_what_lies_behind_a_step_and_broken_writes(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.samples.mkdir()
+    folder.checkpoints.mkdir()
+    for name in (".tmpSlbQUL", "last.safetensors"):
+        (folder.checkpoints / name).write_bytes(b"half")
     for step in (2, 4, 6):
         folder.append({"step": step})
         (folder.samples / f"step_{step:06d}.png").write_bytes(b"")
@@ -196,3 +199,4 @@ def test_cut_forgets_what_lies_behind_a_step(tmp_path: Path) -> None:
     folder.cut(4)
     assert folder.metrics_file.read_text() == '{"step": 2}\n{"step": 4}\n'
     assert sorted(os.listdir(folder.samples)) == ["mine.png", "step_000002.png", "step_000004.png"]
+    assert os.listdir(folder.checkpoints) == ["last.safetensors"]
