@@ -85,7 +85,7 @@ def cuobjdump() -> str:
     wheels = sorted(Path(sysconfig.get_path("purelib")).glob("nvidia/cu*/bin"))
     path = shutil.which("cuobjdump") or next(filter(None, (shutil.which("cuobjdump", path=p) for p in wheels)), None)
     if path is None:
-        pytest.skip("disassembling needs cuobjdump: of a CUDA toolkit, or pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
+        pytest.skip("no cuobjdump: not on PATH, nor the wheels nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm")
     return path
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 import torch.nn.functional as F
-
 from numerics import assert_within_float_sums
+
 from .structs import ACTIVATIONS, DTYPES, ORDERS, BnChannels, ConvShape
 from .test_kernels import EPS, SLOPE, Guarded, act, assert_close, random_tensor
 
@@ -142,7 +142,8 @@ def test_the_cases_take_every_tile_and_splits(host_kernels):
             ("conv_gemm_weight_grad", {}),
         ):
             rows, columns, splits = host_kernels.plan(name, shape=case.shape(), dtype=DTYPES[torch.bfloat16], **fields)
-            taken |= {(name, *fields.values(), rows, columns), (name, *fields.values(), "splits" if splits > 1 else "one")}
+            what = (name, *fields.values())
+            taken |= {(*what, rows, columns), (*what, "splits" if splits > 1 else "one")}
     both = ((128, 128), (64, 64), ("splits",), ("one",))
     assert taken == {
         *(("conv_gemm", direction, *what) for direction in (UP, DOWN) for what in (*both, (128, 64))),
@@ -225,13 +226,16 @@ def test_statistics(host_kernels, any_order, case, dtype, direction):
     z, *_ = run(host_kernels, case, direction, dtype, "channels_last", STATISTICS, **fields)
     assert torch.equal(z, run(host_kernels, case, direction, dtype, "channels_last")[0])
     expected_var, expected_mean = torch.var_mean(z.double(), (0, 2, 3), correction=0)
-    assert_close(mean.check(), expected_mean, 8, torch.float32, scale=z.double().square().mean((0, 2, 3)).sqrt().max().item())
+    size = z.double().square().mean((0, 2, 3)).sqrt().max().item()
+    assert_close(mean.check(), expected_mean, 8, torch.float32, scale=size)
     assert_close(var.check(), expected_var, 16, torch.float32, scale=expected_var.max().item() + 1e-30)
     assert_close(invstd.check(), (var.tensor.double() + EPS).rsqrt(), 6, torch.float32)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("direction_case", [(UP, CASES[5]), (UP, CASES[7]), (DOWN, CASES[1]), (DOWN, CASES[8])], ids=str)
+@pytest.mark.parametrize(
+    "direction_case", [(UP, CASES[5]), (UP, CASES[7]), (DOWN, CASES[1]), (DOWN, CASES[8])], ids=str
+)
 @dtypes
 def test_normalise(host_kernels, any_order, direction_case, dtype, activation):
     direction, case = direction_case
