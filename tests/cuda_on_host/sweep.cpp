@@ -1,11 +1,12 @@
 // Every kernel over awkward sizes on memory of exactly the right size, for builds with sanitizers (an access past an
 // end, a vector load off its alignment, undefined arithmetic) and with the race detector. Prints the kernels run and the
 // number of failures. Results are test_kernels.py's business. The convolutions: sweep_conv.cpp.
+#include "kernels.cpp"
 #include "sweep.h"
 
-#include "kernels.cpp"
-
 namespace {
+
+std::string only;  // the first argument: "images", "samples" or "bn_stats" alone
 
 void images(DType dtype, Layout layout, int64_t n, int64_t c, int64_t s, int64_t offset) {
   const ImageShape shape{n, c, s, layout};

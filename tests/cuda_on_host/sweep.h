@@ -2,14 +2,15 @@
 #pragma once
 
 #include <cstdio>
+#include <cstdlib>
 #include <set>
 
+#include "dtype.h"
 #include "kernel_calls.h"
 
 namespace {
 
 int failures = 0;
-std::string only;  // the first argument: "images", "samples" or "bn_stats" alone
 std::set<std::string> ran;
 
 void check(const char* op, const char* error) {

@@ -1,4 +1,5 @@
 // sweep.cpp for the convolutions: ragged and aligned channels, odd sizes, tiles of every size, splits of K.
+#include "bn_stats.cu"  // the statistics of a split convolution
 #include "conv_kernels.cpp"
 #include "sweep.h"
 

@@ -1,7 +1,7 @@
 """Convolutions on tensor cores (csrc/cuda/conv_gemm*.cu), run on the CPU by the executor, against float64.
 
 Inputs are exact in the dtype under test, so that what remains is the rounding of float sums: numerics.py has the bound.
-conv_kernels.cpp lowers FASTGAN_CONV_BLOCKS to 8, so that these small images take every size of tile and every split of K.
+conv_kernels.cpp lowers FASTGAN_CONV_BLOCKS, so that these small images take every size of tile and split K.
 """
 
 from __future__ import annotations
