@@ -37,10 +37,11 @@ struct Barrier {
 
 // A warp's meeting point: lanes of `mask` bring a value each, the last one to come answers for all. Two buffers,
 // because a fast lane may bring its next value while a slow one has not yet taken its last answer.
+constexpr size_t kMeetingIn = 48, kMeetingOut = 64;
 struct Meeting {
   unsigned mask = 0, arrived = 0, generation = 0;
   Where where;
-  alignas(16) unsigned char in[2][kWarpSize][16], out[2][kWarpSize][16];
+  alignas(16) unsigned char in[2][kWarpSize][kMeetingIn], out[2][kWarpSize][kMeetingOut];
 };
 
 struct Warp {
