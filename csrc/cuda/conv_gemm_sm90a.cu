@@ -1,18 +1,19 @@
 // conv_gemm_sm90a: a convolution or transposed convolution as matrix products by phases, on wgmma; conv_gemm.h has the
 // formula, ptx_sm90a.cuh the layouts.
 //
-// Shapes and order   x, out channels_last; weight (C, kh, kw, c). Read through tensor maps as they are, nothing is packed:
-//                    A = 128 pixels x 64 input channels, K-major, a box (64, w, h, n) of x, shifted by the tap and with
-//                    the stride as traversal stride; the padding, and channels past the last, arrive as zeros.
-//                    B = 64 input channels x kN output channels: of Up the output channels are contiguous (MN-major), of
-//                    Down the input channels (K-major).
-// Tiles              128 pixels, a box tile_w x tile_h x tile_n of one phase, by kN = 64 or 128 output channels; channel
-//                    blocks of the same pixels come after each other, then the phases, which read the same pixels.
+// Shapes and order   x, out channels_last; weight (C, kh, kw, c). Read through tensor maps as they are, nothing is
+//                    packed: A = 128 pixels x 64 input channels, K-major, a box (64, w, h, n) of x, shifted by the tap
+//                    and with the stride as traversal stride; the padding, and channels past the last, arrive as zeros.
+//                    B = 64 input channels x kN output channels: of Up the output channels are contiguous (MN-major),
+//                    of Down the input channels (K-major).
+// Tiles              128 pixels, a box tile_w x tile_h x tile_n of one phase, by kN = 64 or 128 output channels;
+//                    channel blocks of the same pixels come after each other, then the phases, which read the same
+//                    pixels.
 // Work               persistent blocks take tiles in turn. Warps 0..7 are two warpgroups that multiply, 64 pixels each;
-//                    one thread of warp 8 copies, up to kStages steps of 64 channels ahead and past the end of a tile, so
-//                    that the epilogue of one tile runs beside the copies of the next.
+//                    one thread of warp 8 copies, up to kRingStages steps of 64 channels ahead and past the end of a
+//                    tile, so that the epilogue of one tile runs beside the copies of the next.
 // Registers          kN / 2 sums a thread.
-// Shared memory      kStages x (16 KiB + kN / 8 KiB), mbarriers `full` and `empty` for each stage.
+// Shared memory      kRingStages x (16 KiB + kN / 8 KiB), mbarriers `full` and `empty` for each stage.
 // Epilogue           z = sum + bias, rounded; groups of 4 lanes exchange what they hold so that each stores 16 bytes.
 //                    Statistics are those of z as stored: mean and squared deviations of a warp's 16 pixels, of the 8
 //                    warps merged in order, then of the tiles by `combine`: nothing depends on how many blocks run.

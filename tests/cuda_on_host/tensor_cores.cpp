@@ -1,8 +1,8 @@
 // Runs the kernels of tensor_cores.cuh and compares their results:
 //   tensor_cores product|stored|gathered PATTERNS FAULT ORDER LANDING        all but the first as numbers
 // Prints a line for each case: its name and "right", what is wrong, or the error. Built over the executor it is a test
-// of the executor; built by nvcc (-x cu, for sm_90a), ORDER and LANDING mean nothing and it is the proof, on a GPU, of the
-// layouts written down in csrc/cuda/ptx_sm90a.cuh.
+// of the executor; built by nvcc (-x cu, for sm_90a), ORDER and LANDING mean nothing and it is the proof, on a GPU, of
+// the layouts written down in csrc/cuda/ptx_sm90a.cuh.
 //
 // Operands are index-coded: pattern 0 are small integers, whose sums are exact in any order; of the others one operand
 // selects and the other holds its own index, so that a wrong result says which element arrived in place of which.
@@ -80,8 +80,8 @@ std::string compare(const std::vector<float>& c, const std::vector<float>& a, co
       float expected = 0.f;
       for (int k = 0; k < depth; ++k) expected += a[i * depth + k] * b[k * n + j];
       if (c[i * n + j] == expected) continue;
-      return "wrong: pattern " + std::to_string(pattern) + ", C[" + std::to_string(i) + "][" + std::to_string(j) + "] is " +
-             std::to_string(c[i * n + j]) + ", not " + std::to_string(expected);
+      return "wrong: pattern " + std::to_string(pattern) + ", C[" + std::to_string(i) + "][" + std::to_string(j) +
+             "] is " + std::to_string(c[i * n + j]) + ", not " + std::to_string(expected);
     }
   }
   return "";
@@ -116,15 +116,16 @@ std::string run_product(int patterns, TensorFault fault) {
     std::vector<float> a(kM * kDepth), b(kDepth * kN);
     for (int i = 0; i < kM * kDepth; ++i) a[i] = element_of_a(pattern, i / kDepth, i % kDepth, kDepth);
     for (int i = 0; i < kN * kDepth; ++i) b[i] = element_of_b(pattern, i / kN, i % kN, kDepth);
-    Buffer<T> of_a(in_order<T>(a, kM, kDepth, kMajorA == Major::MN)), of_b(in_order<T>(b, kDepth, kN, kMajorB == Major::K));
+    Buffer<T> of_a(in_order<T>(a, kM, kDepth, kMajorA == Major::MN));
+    Buffer<T> of_b(in_order<T>(b, kDepth, kN, kMajorB == Major::K));
     Buffer<float> c(std::vector<float>(kM * kN));
     const CUtensorMap map_a = matrix_map(of_a.data(), kMajorA == Major::K ? kDepth : kM,
                                          kMajorA == Major::K ? kM : kDepth, TileA::kBoxWidth, TileA::kBoxHeight, S);
     const CUtensorMap map_b = matrix_map(of_b.data(), kMajorB == Major::K ? kDepth : kN,
                                          kMajorB == Major::K ? kN : kDepth, TileB::kBoxWidth, TileB::kBoxHeight, S);
     constexpr int kShared = kProductStages * (TileA::kBytes + TileB::kBytes) + 2 * TileA::kAlignment;  // or misaligned
-    check(launch_with_shared(product<T, kMajorA, kMajorB, kM, kN, S>, dim3(1), dim3(kM * 2 + 32), kShared, nullptr, map_a,
-                             map_b, c.data(), kSteps, fault));
+    check(launch_with_shared(product<T, kMajorA, kMajorB, kM, kN, S>, dim3(1), dim3(kM * 2 + 32), kShared, nullptr,
+                             map_a, map_b, c.data(), kSteps, fault));
     const std::string wrong = compare(c.values(), a, b, kM, kN, kDepth, pattern);
     if (!wrong.empty()) return wrong;
   }
@@ -191,8 +192,8 @@ std::string run_stored(int patterns, TensorFault fault) {
   return "right";
 }
 
-// Boxes of an image (N, H, W, C) whose elements are their own indices, at all kinds of places: shifted by one to every side,
-// past the far edges, with traversal strides.
+// Boxes of an image (N, H, W, C) whose elements are their own indices, at all kinds of places: shifted by one to every
+// side, past the far edges, with traversal strides.
 std::string run_gathered(int step, int channels) {
   constexpr int kWidth = 7, kHeight = 6, kSamples = 3, kBoxW = 4, kBoxH = 4, kBoxN = 2, kBoxC = 64;
   std::vector<uint16_t> image(kSamples * kHeight * kWidth * channels);
@@ -211,8 +212,8 @@ std::string run_gathered(int step, int channels) {
     const int c = place / 8 * 64, x = place % 3 * 2 - 1, y = place % 4 - 1, n = place % 2 * 2;
     if (c >= channels) break;
     Buffer<uint16_t> out{std::vector<uint16_t>(kElements)};
-    check(launch_with_shared(gathered, dim3(1), dim3(32), kElements * 2 + 1024, nullptr, map, out.data(), kElements, c, x,
-                             y, n));
+    check(launch_with_shared(gathered, dim3(1), dim3(32), kElements * 2 + 1024, nullptr, map, out.data(), kElements, c,
+                             x, y, n));
     const std::vector<uint16_t> got = out.values();
     for (int i = 0; i < kElements; ++i) {
       const int row = i / kBoxC, channel = c + (i % kBoxC ^ row % 8 * 8);  // chunks of 8 elements change places

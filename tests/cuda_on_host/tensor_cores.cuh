@@ -33,8 +33,8 @@ enum class TensorFault : int {
 
 constexpr int kProductDepth = 64, kProductStages = 2;
 
-// C (kM, kN) = A B over `steps` tiles of k. A (kM, K) and B (K, kN) lie in memory as their majors say. kM / 64 warpgroups
-// multiply, one warp more copies.
+// C (kM, kN) = A B over `steps` tiles of k. A (kM, K) and B (K, kN) lie in memory as their majors say. kM / 64
+// warpgroups multiply, one warp more copies.
 template <class T, Major kMajorA, Major kMajorB, int kM, int kN, int S>
 __global__ void __launch_bounds__(kM * 2 + 32)
     product(const __grid_constant__ CUtensorMap map_a, const __grid_constant__ CUtensorMap map_b, float* c, int steps,
@@ -111,7 +111,8 @@ __global__ void __launch_bounds__(kM * 2 + 32)
   }
 }
 
-// C (64, 64) = A B, both K-major with a swizzle of 128 bytes, A (64, 64) and B (64 columns, 64) row by row. 128 threads.
+// C (64, 64) = A B, both K-major with a swizzle of 128 bytes, A (64, 64) and B (64 columns, 64) row by row. 128
+// threads.
 template <class T>
 __global__ void __launch_bounds__(128) stored(const T* a, const T* b, float* c, TensorFault fault) {
   using Tile = WgmmaTile<Major::K, 64, 64>;

@@ -49,8 +49,8 @@ inline CUresult encode_tiled(CUtensorMap* map, CUtensorMapDataType type, cuuint3
   return CUDA_SUCCESS;
 }
 
-// The device's address of a byte of dynamic shared memory, whose beginning is aligned to 16 bytes and no better: kernels
-// that need more align by themselves.
+// The device's address of a byte of dynamic shared memory, whose beginning is aligned to 16 bytes and no better:
+// kernels that need more align by themselves.
 constexpr uint32_t kDynamicSharedAddress = 1024 + 16;
 
 inline uint32_t shared_address(const void* p) {

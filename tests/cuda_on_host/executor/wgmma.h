@@ -1,8 +1,8 @@
 // wgmma and named barriers: the host twins of csrc/cuda/ptx_sm90a.cuh, which has the layouts.
 //
-// A warp's share of a wgmma is 16 rows of A and all of B. Its operands are read through their descriptors, as part of the
-// asynchronous proxy, at issue (Landing::Eager) or in the wait that covers it (Late). Accumulators hold a NaN from issue
-// to that wait, writes to them are found there, and the race detector refuses all accesses.
+// A warp's share of a wgmma is 16 rows of A and all of B. Its operands are read through their descriptors, as part of
+// the asynchronous proxy, at issue (Landing::Eager) or in the wait that covers it (Late). Accumulators hold a NaN from
+// issue to that wait, writes to them are found there, and the race detector refuses all accesses.
 #pragma once
 
 #include <cmath>
