@@ -1,5 +1,6 @@
 // What differs between nvcc and the executor of tests/cuda_on_host: headers, shared memory and the launch.
-// The rest of this folder is CUDA C++ that both compile, so it names neither `__shared__` nor `<<<>>>`; PTX: ptx.cuh.
+// The rest of this folder is CUDA C++ that both compile, so it names neither `__shared__` nor `<<<>>>`; PTX: ptx.cuh and
+// ptx_sm90a.cuh.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,6 @@
-// Instructions that CUDA C++ has no function for: all PTX of this folder. Under nvcc a function is its instruction; the
-// executor of tests/cuda_on_host has a twin of the same name for each, which also checks how it is used.
+// Instructions that CUDA C++ has no function for: all PTX of this folder but that of ptx_sm90a.cuh. Under nvcc a function
+// is its instruction; the executor of tests/cuda_on_host has a twin of the same name for each, which also checks how it is
+// used.
 //
 // Asynchronous copies of a thread     cp_async_4/8/16, cp_async_commit_group, cp_async_wait_group     from sm_80
 // Matrices of a warp                  ldmatrix_x4, ldmatrix_x4_trans, mma_*, to_tf32                  from sm_80

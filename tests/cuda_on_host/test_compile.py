@@ -20,6 +20,8 @@ ARCHITECTURES_OF_PRODUCTS = ["80", "90"]  # the matrix products on tensor cores,
 MAX_REGISTERS = 96
 # Of the matrix products on tensor cores: 512 threads fit a multiprocessor, so that some multiply while others wait.
 MAX_REGISTERS_OF_PRODUCTS, PRODUCT = 128, "BlockGemm"
+MAX_REGISTERS_SM90A = 168  # one block of 288 threads a multiprocessor, with room for 384
+SM90A_UNITS = sorted((CSRC / "cuda").glob("*_sm90a.cu"))  # compiled for that architecture alone
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +57,9 @@ def compile_unit(nvcc: str, unit: Path, sources: list[Path], architectures) -> s
 @pytest.fixture(scope="module")
 def resource_usage(nvcc, newest, folder) -> str:
     architectures = dict.fromkeys(newest if a == "newest" else a for a in ARCHITECTURES)
-    products = sorted((CSRC / "cuda").glob("conv_gemm*.cu"))
-    others = [source for source in sorted((CSRC / "cuda").glob("*.cu")) if source not in products]
+    sources = [source for source in sorted((CSRC / "cuda").glob("*.cu")) if source not in SM90A_UNITS]
+    products = [source for source in sources if source.name.startswith("conv_gemm")]
+    others = [source for source in sources if source not in products]
     return compile_unit(nvcc, folder / "others.cu", [*others, HERE / "pipelines.cuh"], architectures) + compile_unit(
         nvcc, folder / "products.cu", products, ARCHITECTURES_OF_PRODUCTS
     )
@@ -102,3 +105,33 @@ def test_products_run_on_tensor_cores_and_copy_16_bytes_at_once(resource_usage, 
         assert kernel.count(instruction) >= 8, f"{name} is not on tensor cores"
         assert "LDGSTS.E.BYPASS.128" in kernel, f"{name} has no asynchronous copy of 16 bytes"
         assert not re.search(r"\b(LDL|STL)\b", kernel), f"{name} keeps registers in memory"
+
+
+@pytest.fixture(scope="module")
+def sm90a_usage(nvcc, folder) -> str:
+    return compile_unit(nvcc, folder / "sm90a.cu", SM90A_UNITS, ["90a"])
+
+
+def test_sm90a_kernels_do_not_spill_and_their_wgmma_overlap(sm90a_usage):
+    spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", sm90a_usage)
+    assert len(spills) >= 9
+    assert set(spills) == {("0", "0", "0")}
+    assert max(map(int, re.findall(r"Used (\d+) registers", sm90a_usage))) <= MAX_REGISTERS_SM90A
+    assert "(C75" not in sm90a_usage, "ptxas waits between wgmma (C7510 and its like): " + sm90a_usage
+
+
+def test_sm90a_kernels_use_wgmma_and_tensor_copies(sm90a_usage, folder, cuobjdump):
+    environment = {**os.environ, "PATH": f"{Path(cuobjdump).parent}:{os.environ['PATH']}"}
+    command = [cuobjdump, "-sass", folder / "sm90a.o"]
+    sass = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    for instruction in ("HGMMA.64x128x16.F32.BF16", "HGMMA.64x64x16.F32 ", "UTMALDG.4D", "UTMALDG.3D"):
+        assert instruction in sass, f"no {instruction}"
+    assert not re.search(r"\b(LDL|STL)\b", sass), "a kernel keeps registers in memory"
+
+
+def test_layout_kernels_compile(nvcc, folder):
+    """benchmarks/gpu_layouts.py, up to the GPU."""
+    flags = ["-std=c++17", f"-I{CSRC / 'cuda'}", "-gencode=arch=compute_90a,code=sm_90a", "-Werror=all-warnings"]
+    command = [nvcc, *flags, "-x", "cu", HERE / "tensor_cores.cpp", "-o", folder / "tensor_cores"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
