@@ -31,8 +31,8 @@ int main() {
   for (DType dtype : {DType::Float32, DType::BFloat16, DType::Float16}) {
     convolutions(dtype, 1, 5, 7, 5, ConvEpilogue::Statistics, 1);
     if (dtype == DType::Float16) continue;  // as BFloat16
-    convolutions(dtype, 2, 8, 72, 18, ConvEpilogue::Statistics, 0);
     convolutions(dtype, 1, 72, 8, 4, ConvEpilogue::Normalise, 0);
+    if (dtype == DType::BFloat16) convolutions(dtype, 2, 8, 72, 18, ConvEpilogue::Statistics, 0);
   }
   return report();
 }
