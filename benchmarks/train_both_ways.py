@@ -151,7 +151,7 @@ def train(options: Options, way: str, seed: int, folder: Path) -> dict:
         "first_weights": weights,
         "last_random_state": watch.random_state,
         "batches": trainer.batches.position,
-        "wall_seconds": round(seconds, 1),
+        "wall_seconds": round(seconds, 3),
     }
     folder.mkdir(parents=True, exist_ok=True)
     save_grid(images, record_file(folder, way, seed).with_suffix(".png"))

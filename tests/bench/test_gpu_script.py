@@ -66,7 +66,7 @@ def test_everything_passes(gpu_sh):
     assert names[:5] == ["environment", "build", "check", "sanitize-memcheck", "sanitize-racecheck"]
     assert names[5:] == [
         "ops-bfloat16", "ops-float32", "steps-bfloat16", "steps-tf32", "steps-float32", "penalty-bfloat16",
-        "penalty-tf32", "ncu", "tests", "layers-bfloat16", "layers-tf32", "table",
+        "penalty-tf32", "graphs", "ncu", "tests", "layers-bfloat16", "layers-tf32", "table",
     ]  # fmt: skip
     assert {line.split()[0] for line in verdicts(output)} == {"passed"} and "next:" not in output
     assert "c0ffee-check.json" in files and "c0ffee.log" in files and "c0ffee.md" in files
