@@ -155,6 +155,10 @@ class Cuda:
             raise NotBuilt(f"{nvcc} compiles for none of sm_{', sm_'.join(map(str, wanted))}")
         return archs
 
+    def compiles(self, source: Path) -> bool:
+        """Units for sm_90a alone are left out where that is not wanted, or not known: it came with CUDA 12."""
+        return not source.stem.endswith("_sm90a") or (90 in self.archs and int(self.version.split(".")[0]) >= 12)
+
     def gencode(self, source: Path) -> list[str]:
         if source.stem.endswith("_sm90a"):  # wgmma and TMA exist for that one architecture only
             return ["-gencode=arch=compute_90a,code=sm_90a"]
@@ -223,7 +227,8 @@ class Build:
 
     @property
     def cuda_sources(self) -> list[Path]:
-        return sorted([*(ROOT / "csrc/ops").glob("*_cuda.cpp"), *(ROOT / "csrc/cuda").glob("*.cu")])
+        kernels = [path for path in (ROOT / "csrc/cuda").glob("*.cu") if self.cuda.compiles(path)]
+        return sorted([*(ROOT / "csrc/ops").glob("*_cuda.cpp"), *kernels])
 
     @cached_property
     def capabilities(self) -> str:

@@ -105,3 +105,21 @@ def assert_within_winograd(
         size = torch.linalg.vector_norm(exact, order).item() if scale is None else scale
         found = torch.linalg.vector_norm(error, order).item()
         assert found <= bound * size, f"{name}: {norm} error {found:.3g}, allowed {bound * size:.3g}"
+
+
+def assert_within_float_sums(
+    actual: torch.Tensor, oracle: torch.Tensor, magnitude: torch.Tensor, terms: int, name: str = "result"
+) -> None:
+    """``actual`` is a sum of ``terms`` exact products added in float32, in any order, and rounded once to its dtype.
+
+    magnitude: the same sum over the absolute values of the products, element by element. Adding floats in any order
+    errs by at most terms * 2**-24 of it (N. J. Higham, Accuracy and Stability of Numerical Algorithms, 4.2); products
+    of two bfloat16, float16 or tf32 numbers have at most 22 bits and are exact. The rounding at the end is half a unit
+    in the last place of the result, or of the smallest normal number.
+    """
+    assert actual.shape == oracle.shape, f"{name} has shape {tuple(actual.shape)}, expected {tuple(oracle.shape)}"
+    info = torch.finfo(actual.dtype)
+    rounding = info.eps / 2 * oracle.abs().clamp_min(info.tiny)
+    bound = terms * 2.0**-24 * magnitude * (1 + info.eps) + rounding
+    excess = (actual.double() - oracle).abs() / bound
+    assert excess.max().item() <= 1, f"{name}: an error is {excess.max().item():.3g} times what it may be"

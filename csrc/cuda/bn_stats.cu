@@ -16,41 +16,32 @@
 #include "bn_stats.h"
 
 #include "channel_reduce.cuh"
+#include "moments.cuh"
 
 namespace fastgan::cuda {
 namespace {
 
-__device__ __forceinline__ float inverse_std_of(float var, float eps) { return 1.f / sqrtf(var + eps); }
-
-// Count, mean and sum of squared deviations of a split.
-struct Moments {
-  int64_t count;
-  float mean, m2;
-};
-
 template <class T>
-struct StatsOp {
+struct StatsOp : MomentsOp {
   static constexpr int kUnroll = kLoadsInFlight;
-  struct Channel {
-    float pivot;
-  };
-  using Partial = Moments;
   template <int V>
   using Inputs = Vector<T, V>;
 
-  BnStatsParams p;
+  const void* z;
+
+  explicit StatsOp(const BnStatsParams& p) : MomentsOp{p.mean, p.var, p.invstd, p.eps}, z(p.z) {}
 
   template <class Sample>
   __device__ __forceinline__ Channel channel(int, const Sample& sample) const {
     float sum = 0.f;
 #pragma unroll
-    for (int k = 0; k < kUnroll; ++k) sum += to_float(static_cast<const T*>(p.z)[sample(k)]);
+    for (int k = 0; k < kUnroll; ++k) sum += to_float(static_cast<const T*>(z)[sample(k)]);
     return {sum * (1.f / kUnroll)};
   }
 
   template <int V>
   __device__ __forceinline__ Inputs<V> load(int64_t offset) const {
-    return load_vector<V>(static_cast<const T*>(p.z) + offset);
+    return load_vector<V>(static_cast<const T*>(z) + offset);
   }
 
   // sums of d and d^2, d = z - pivot
@@ -64,26 +55,6 @@ struct StatsOp {
       d[v] -= channel[K == 1 ? 0 : v].pivot;
       s = {s.first + d[v], fmaf(d[v], d[v], s.second)};
     }
-  }
-
-  __device__ Moments close(SumPair sum, const Channel& channel, int64_t count) const {
-    const float shift = sum.first / static_cast<float>(count);
-    const float m2 = sum.second - sum.first * shift;
-    return {count, channel.pivot + shift, m2 < 0.f ? 0.f : m2};
-  }
-
-  __device__ Channel centre(const Moments& split) const { return {split.mean}; }
-
-  __device__ SumPair open(const Moments& split, const Channel& channel) const {
-    const float d = split.mean - channel.pivot, sum = d * static_cast<float>(split.count);
-    return {sum, fmaf(d, sum, split.m2)};
-  }
-
-  __device__ void finish(int c, const Moments& a) const {
-    const float var = a.m2 / static_cast<float>(a.count);
-    p.mean[c] = a.mean;
-    p.var[c] = var;
-    if (p.invstd) p.invstd[c] = inverse_std_of(var, p.eps);
   }
 };
 
@@ -104,7 +75,7 @@ int64_t bn_stats_workspace(const BnStatsParams& p) {
   with_dtype(p.dtype, [&](auto element) {
     using T = decltype(element);
     return with_vector_width<T>(vectorised<T>(p), [&](auto width) {
-      bytes = channel_reduction_workspace<decltype(width)::value>(StatsOp<T>{p}, p.shape);
+      bytes = channel_reduction_workspace<decltype(width)::value>(StatsOp<T>(p), p.shape);
       return cudaSuccess;
     });
   });
@@ -115,7 +86,7 @@ cudaError_t bn_stats(const BnStatsParams& p, cudaStream_t stream) {
   return with_dtype(p.dtype, [&](auto element) {
     using T = decltype(element);
     return with_vector_width<T>(vectorised<T>(p), [&](auto width) {
-      return run_channel_reduction<decltype(width)::value>(StatsOp<T>{p}, p.shape, p.workspace, stream);
+      return run_channel_reduction<decltype(width)::value>(StatsOp<T>(p), p.shape, p.workspace, stream);
     });
   });
 }

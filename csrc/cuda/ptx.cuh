@@ -1,7 +1,9 @@
-// Instructions that CUDA C++ has no function for: all PTX of this folder. Under nvcc a function is its instruction; the
-// executor of tests/cuda_on_host has a twin of the same name for each, which also checks how it is used.
+// Instructions that CUDA C++ has no function for: all PTX of this folder but that of ptx_sm90a.cuh. Under nvcc a function
+// is its instruction; the executor of tests/cuda_on_host has a twin of the same name for each, which also checks how it is
+// used.
 //
 // Asynchronous copies of a thread     cp_async_4/8/16, cp_async_commit_group, cp_async_wait_group     from sm_80
+// Matrices of a warp                  ldmatrix_x4, ldmatrix_x4_trans, mma_*, to_tf32                  from sm_80
 // Barriers in shared memory           mbarrier_init, _arrive, _arrive_expect_tx, _wait                from sm_90 (*)
 // Copies by the copy engine           bulk_copy, fence_proxy_async                                    from sm_90
 //
@@ -50,6 +52,59 @@ __device__ __forceinline__ void cp_async_commit_group() { asm volatile("cp.async
 template <int N>
 __device__ __forceinline__ void cp_async_wait_group() {
   asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+// "ldmatrix": four 8 x 8 matrices of 16-bit elements. Lane l gives the address of row l % 8 of matrix l / 8, 16 bytes in
+// shared memory, aligned. Register i takes of matrix i, with g = l / 4 and t = l % 4: elements (g, 2t) and (g, 2t + 1), the
+// lower half first; .trans: (2t, g) and (2t + 1, g). A pair of 16-bit elements may as well be one of 32 bits, without .trans.
+// All lanes take part.
+__device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+__device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+
+// "mma", d += A B, A 16 x k, B k x 8, d 16 x 8 floats; "Matrix Fragments for mma.m16n8k16 with floating point type" and
+// "... for mma.m16n8k8". Lane l, g = l / 4, t = l % 4:
+//   d[0], d[1]       (g, 2t), (g, 2t + 1)           d[2], d[3]       (g + 8, 2t), (g + 8, 2t + 1)
+// k = 16, 16-bit elements, the lower half first, + 1 in the upper one:
+//   a[0], a[1]       (g, 2t), (g + 8, 2t)           a[2], a[3]       (g, 2t + 8), (g + 8, 2t + 8)
+//   b[0], b[1]       (2t, g), (2t + 8, g)
+// k = 8, tf32, a float of which the lower 13 bits do not count:
+//   a[0], a[1]       (g, t), (g + 8, t)             a[2], a[3]       (g, t + 4), (g + 8, t + 4)
+//   b[0], b[1]       (t, g), (t + 4, g)
+// All lanes take part.
+__device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+__device__ __forceinline__ void mma_m16n8k16_fp16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+__device__ __forceinline__ void mma_m16n8k8_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// "cvt" with .rna.tf32: to nearest, ties away from zero.
+__device__ __forceinline__ uint32_t to_tf32(float x) {
+  uint32_t rounded;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(x));
+  return rounded;
 }
 
 #if FASTGAN_SM90
@@ -114,10 +169,16 @@ using cuda_on_host::cp_async_8;
 using cuda_on_host::cp_async_commit_group;
 using cuda_on_host::cp_async_wait_group;
 using cuda_on_host::fence_proxy_async;
+using cuda_on_host::ldmatrix_x4;
+using cuda_on_host::ldmatrix_x4_trans;
 using cuda_on_host::mbarrier_arrive;
 using cuda_on_host::mbarrier_arrive_expect_tx;
 using cuda_on_host::mbarrier_init;
 using cuda_on_host::mbarrier_wait;
+using cuda_on_host::mma_m16n8k16_bf16;
+using cuda_on_host::mma_m16n8k16_fp16;
+using cuda_on_host::mma_m16n8k8_tf32;
+using cuda_on_host::to_tf32;
 
 #endif
 

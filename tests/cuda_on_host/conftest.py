@@ -20,8 +20,10 @@ collect_ignore_glob = ["test_*.py"] if os.environ.get("FASTGAN_IMPL") == "refere
 
 @pytest.fixture(scope="session")
 def kernels_library(tmp_path_factory) -> Path:
-    output = tmp_path_factory.mktemp("cuda_on_host") / "kernels.so"
-    return compile_for_host(output, HERE / "kernels.cpp", "-O1", "-shared", "-fPIC")
+    folder = tmp_path_factory.mktemp("cuda_on_host")
+    convolutions = compile_for_host(folder / "conv_kernels.o", HERE / "conv_kernels.cpp", "-O1", "-c", "-fPIC")
+    flags = ["-O1", "-shared", "-fPIC"]
+    return compile_for_host(folder / "kernels.so", HERE / "kernels.cpp", *flags, link=[str(convolutions)])
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +34,12 @@ def race_detector(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def host_kernels(kernels_library) -> Kernels:
     return Kernels(kernels_library)
+
+
+@pytest.fixture
+def any_order(host_kernels) -> None:
+    """For tests that need no particular order of threads."""
+    host_kernels.set_order("random")
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@
 //
 // This header gives kernel sources CUDA's own names. Behind them, in executor/:
 //   fibers.h · races.h (the race detector's side is races.cpp) · scheduler.h · collectives.h · shared_memory.h ·
-//   async_copy.h · launch.h
+//   async_copy.h · tensor_cores.h · tensor_map.h · wgmma.h · launch.h
 #pragma once
 #if defined(__CUDACC__)
 #error "cuda_on_host.h is for host compilers; nvcc has the real thing"
@@ -28,10 +28,14 @@
 #define __host__
 #define __launch_bounds__(...)
 #define __forceinline__ inline
+#undef __grid_constant__
+#define __grid_constant__
 
 #include "executor/async_copy.h"
 #include "executor/collectives.h"
 #include "executor/launch.h"
+#include "executor/tensor_cores.h"
+#include "executor/wgmma.h"
 
 
 #define threadIdx (::cuda_on_host::self->index)

@@ -1,4 +1,4 @@
-// csrc/cuda compiled for the executor, behind plain C functions that test_kernels.py calls through ctypes. Each function
+// csrc/cuda, but for the convolutions (conv_kernels.cpp), compiled for the executor, behind plain C functions that test_kernels.py calls through ctypes. Each function
 // takes pointers to host memory, allocates the workspace, and returns null or the text of the error.
 #define FASTGAN_CHANNEL_BLOCKS 40  // so that small tensors fill blocks with several tiles, and more than a warp of splits
 #include "bn_act.cu"
@@ -10,32 +10,8 @@
 #include "penalty.cu"
 #include "rmsprop_clip.cu"
 
-using namespace fastgan::cuda;
-
-namespace {
-
-std::string message;
-
-template <class Body>
-const char* guarded(Body&& body) {
-  try {
-    const cudaError_t status = body();
-    if (status == cudaSuccess) return nullptr;
-    message = "launch returned error " + std::to_string(static_cast<int>(status));
-  } catch (const std::exception& e) {
-    message = e.what();
-  }
-  return message.c_str();
-}
-
-// Exactly `bytes` bytes of NaN: the address sanitizer sees an overrun, the result a read before a write.
-std::unique_ptr<void, void (*)(void*)> workspace(int64_t bytes) {
-  void* p = std::malloc(static_cast<size_t>(bytes));
-  std::memset(p, 0xFF, static_cast<size_t>(bytes));
-  return {p, std::free};
-}
-
-}  // namespace
+#include "conv_gemm.h"
+#include "kernel_calls.h"
 
 extern "C" {
 
@@ -44,7 +20,7 @@ int64_t size_of_params(int which) {
   const int64_t sizes[] = {sizeof(BnStatsParams),           sizeof(BnActParams),       sizeof(BnActBackwardReduceParams),
                            sizeof(BnActBackwardElemtParams), sizeof(ClipWeightsParams), sizeof(RmspropClipParams),
                            sizeof(InterpolateParams),        sizeof(PenaltyParams),     sizeof(LeakyMaskMulParams),
-                           sizeof(InverseStdParams)};
+                           sizeof(InverseStdParams),         sizeof(ConvGemmParams),    sizeof(ConvWeightGradParams)};
   return sizes[which];
 }
 

@@ -92,6 +92,30 @@ class LeakyMaskMulParams(c.Structure):
     ]  # fmt: skip
 
 
+class ConvShape(c.Structure):
+    _fields_ = [
+        *[(name, _SIZE) for name in ("samples", "coarse_h", "coarse_w", "coarse_channels")],
+        *[(name, _SIZE) for name in ("fine_h", "fine_w", "fine_channels")],
+        *[(name, _INT) for name in ("kernel_h", "kernel_w", "stride_h", "stride_w", "padding_h", "padding_w")],
+    ]
+
+
+class ConvGemmParams(c.Structure):
+    _fields_ = [
+        ("shape", ConvShape), ("direction", _INT), ("dtype", _INT), ("x", _POINTER), ("weight", _POINTER),
+        ("weight_layout", _INT), ("bias", _POINTER), ("out", _POINTER), ("epilogue", _INT), ("mean", _POINTER),
+        ("var", _POINTER), ("invstd", _POINTER), ("eps", _FLOAT), ("channels", BnChannels), ("activation", _INT),
+        ("negative_slope", _FLOAT), ("workspace", _POINTER),
+    ]  # fmt: skip
+
+
+class ConvWeightGradParams(c.Structure):
+    _fields_ = [
+        ("shape", ConvShape), ("dtype", _INT), ("coarse", _POINTER), ("fine", _POINTER), ("grad_weight", _POINTER),
+        ("weight_layout", _INT), ("workspace", _POINTER),
+    ]  # fmt: skip
+
+
 PARAMS = {  # in the order of size_of_params in kernels.cpp
     "bn_stats": BnStatsParams,
     "bn_act": BnActParams,
@@ -103,6 +127,8 @@ PARAMS = {  # in the order of size_of_params in kernels.cpp
     "penalty": PenaltyParams,
     "leaky_mask_mul": LeakyMaskMulParams,
     "inverse_std": InverseStdParams,
+    "conv_gemm": ConvGemmParams,
+    "conv_gemm_weight_grad": ConvWeightGradParams,
 }
 
 
@@ -124,6 +150,14 @@ class Kernels:
 
     def set_order(self, order: str, seed: int = 1) -> None:
         self.library.set_order(ORDERS[order], seed)
+
+    def plan(self, name: str, **fields) -> list[int]:
+        """What ``plan_of_<name>`` in conv_kernels.cpp says of a call."""
+        plan = (_INT * 3)()
+        function = getattr(self.library, f"plan_of_{name}")
+        function.argtypes, function.restype = [PARAMS[name], c.POINTER(_INT)], None
+        function(PARAMS[name](**fields), plan)
+        return list(plan)
 
     def call(self, name: str, **fields) -> None:
         alive = []  # arrays that the struct points to

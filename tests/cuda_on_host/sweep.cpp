@@ -1,42 +1,12 @@
 // Every kernel over awkward sizes on memory of exactly the right size, for builds with sanitizers (an access past an
 // end, a vector load off its alignment, undefined arithmetic) and with the race detector. Prints the kernels run and the
-// number of failures. Results are test_kernels.py's business.
-#include <cstdio>
-#include <set>
-
+// number of failures. Results are test_kernels.py's business. The convolutions: sweep_conv.cpp.
 #include "kernels.cpp"
+#include "sweep.h"
 
 namespace {
 
-int failures = 0;
 std::string only;  // the first argument: "images", "samples" or "bn_stats" alone
-std::set<std::string> ran;
-
-void check(const char* op, const char* error) {
-  ran.insert(op);
-  if (!error) return;
-  std::printf("%s: %s\n", op, error);
-  ++failures;
-}
-
-// `bytes` of ones bits pattern 0x3c: a small positive number in every dtype; `offset` elements off the aligned start.
-class Buffer {
- public:
-  Buffer(int64_t numel, DType dtype, int64_t offset = 0) : element_(dtype == DType::Float32 ? 4 : 2) {
-    const size_t bytes = static_cast<size_t>((numel + offset) * element_);
-    memory_ = static_cast<char*>(std::malloc(bytes));
-    std::memset(memory_, 0x3c, bytes);
-    data_ = memory_ + offset * element_;
-  }
-  ~Buffer() { std::free(memory_); }
-  Buffer(const Buffer&) = delete;
-  operator void*() const { return data_; }
-  operator float*() const { return reinterpret_cast<float*>(data_); }
-
- private:
-  int64_t element_;
-  char *memory_, *data_;
-};
 
 void images(DType dtype, Layout layout, int64_t n, int64_t c, int64_t s, int64_t offset) {
   const ImageShape shape{n, c, s, layout};
@@ -85,7 +55,5 @@ int main(int count, char** arguments) {
       samples(dtype, 2, 4104, offset);
     }
   }
-  for (const std::string& op : ran) std::printf("ran %s\n", op.c_str());
-  std::printf("%d failures\n", failures);
-  return failures != 0;
+  return report();
 }

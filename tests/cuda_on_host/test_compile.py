@@ -3,17 +3,25 @@ and the newest one, spill nothing and leave room for enough threads. Needs no GP
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sysconfig
+from pathlib import Path
 
 import pytest
 
 from .toolchain import CSRC, HERE
 
 ARCHITECTURES = ["80", "90", "90a", "newest"]
+ARCHITECTURES_OF_PRODUCTS = ["80", "90"]  # the matrix products on tensor cores, which take long to compile
 # Two blocks of 256 threads fit a multiprocessor: enough 16-byte loads in flight to fill the memory bus.
 MAX_REGISTERS = 96
+# Of the matrix products on tensor cores: 512 threads fit a multiprocessor, so that some multiply while others wait.
+MAX_REGISTERS_OF_PRODUCTS, PRODUCT = 128, "BlockGemm"
+MAX_REGISTERS_SM90A = 168  # one block of 288 threads a multiprocessor, with room for 384
+SM90A_UNITS = sorted((CSRC / "cuda").glob("*_sm90a.cu"))  # compiled for that architecture alone
 
 
 @pytest.fixture(scope="module")
@@ -31,19 +39,30 @@ def newest(nvcc) -> str:
 
 
 @pytest.fixture(scope="module")
-def resource_usage(nvcc, newest, tmp_path_factory) -> str:
-    """What ptxas says about every kernel of every architecture. One translation unit: headers are read once."""
-    folder = tmp_path_factory.mktemp("nvcc")
-    unit = folder / "all.cu"
-    sources = [*sorted((CSRC / "cuda").glob("*.cu")), HERE / "pipelines.cuh"]
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("nvcc")
+
+
+def compile_unit(nvcc: str, unit: Path, sources: list[Path], architectures) -> str:
+    """``sources`` as one translation unit, so that headers are read once; what ptxas says about every kernel."""
     unit.write_text("".join(f'#include "{source}"\n' for source in sources))
-    architectures = dict.fromkeys(newest if a == "newest" else a for a in ARCHITECTURES)
     targets = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in architectures]
     flags = ["-std=c++17", "-O3", f"-I{CSRC / 'cuda'}", "-Xptxas=-v,-warn-spills", "-Werror=all-warnings"]
-    command = [nvcc, "--threads=2", *flags, *targets, "-c", unit, "-o", folder / "all.o"]
+    command = [nvcc, "--threads=2", *flags, *targets, "-c", unit, "-o", unit.with_suffix(".o")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def resource_usage(nvcc, newest, folder) -> str:
+    architectures = dict.fromkeys(newest if a == "newest" else a for a in ARCHITECTURES)
+    sources = [source for source in sorted((CSRC / "cuda").glob("*.cu")) if source not in SM90A_UNITS]
+    products = [source for source in sources if source.name.startswith("conv_gemm")]
+    others = [source for source in sources if source not in products]
+    return compile_unit(nvcc, folder / "others.cu", [*others, HERE / "pipelines.cuh"], architectures) + compile_unit(
+        nvcc, folder / "products.cu", products, ARCHITECTURES_OF_PRODUCTS
+    )
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -59,4 +78,60 @@ def test_no_kernel_spills_or_takes_too_many_registers(resource_usage, newest, ar
     for name, *numbers in kernels:
         stack, stores, loads, registers = map(int, numbers)
         assert (stack, stores, loads) == (0, 0, 0), f"{name} spills"
-        assert registers <= MAX_REGISTERS, f"{name} uses {registers} registers"
+        allowed = MAX_REGISTERS_OF_PRODUCTS if PRODUCT in name else MAX_REGISTERS
+        assert registers <= allowed, f"{name} uses {registers} registers"
+
+
+@pytest.fixture(scope="module")
+def cuobjdump() -> str:
+    """The toolkit's disassembler, or the one of the wheels nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm."""
+    wheels = sorted(Path(sysconfig.get_path("purelib")).glob("nvidia/cu*/bin"))
+    path = shutil.which("cuobjdump") or next(filter(None, (shutil.which("cuobjdump", path=p) for p in wheels)), None)
+    if path is None:
+        pytest.skip("no cuobjdump: not on PATH, nor the wheels nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm")
+    return path
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES_OF_PRODUCTS)
+def test_products_run_on_tensor_cores_and_copy_16_bytes_at_once(resource_usage, folder, cuobjdump, architecture):
+    command = [cuobjdump, "-sass", f"-arch=sm_{architecture}", folder / "products.o"]
+    environment = {**os.environ, "PATH": f"{Path(cuobjdump).parent}:{os.environ['PATH']}"}  # nvdisasm lies beside it
+    sass = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    kernels = [part for part in sass.split("Function : ")[1:] if PRODUCT in part.partition("\n")[0]]
+    assert len(kernels) == 3 * (3 * 2 + 2), "types x (tiles x directions + tiles of the weight gradient)"
+    for kernel in kernels:
+        name = kernel.partition("\n")[0]
+        instruction = "HMMA.1688.F32.TF32" if "BlockGemmIf" in name else "HMMA.16816.F32"
+        assert kernel.count(instruction) >= 8, f"{name} is not on tensor cores"
+        assert "LDGSTS.E.BYPASS.128" in kernel, f"{name} has no asynchronous copy of 16 bytes"
+        assert not re.search(r"\b(LDL|STL)\b", kernel), f"{name} keeps registers in memory"
+
+
+@pytest.fixture(scope="module")
+def sm90a_usage(nvcc, folder) -> str:
+    return compile_unit(nvcc, folder / "sm90a.cu", SM90A_UNITS, ["90a"])
+
+
+def test_sm90a_kernels_do_not_spill_and_their_wgmma_overlap(sm90a_usage):
+    spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", sm90a_usage)
+    assert len(spills) >= 9
+    assert set(spills) == {("0", "0", "0")}
+    assert max(map(int, re.findall(r"Used (\d+) registers", sm90a_usage))) <= MAX_REGISTERS_SM90A
+    assert "(C75" not in sm90a_usage, "ptxas waits between wgmma (C7510 and its like): " + sm90a_usage
+
+
+def test_sm90a_kernels_use_wgmma_and_tensor_copies(sm90a_usage, folder, cuobjdump):
+    environment = {**os.environ, "PATH": f"{Path(cuobjdump).parent}:{os.environ['PATH']}"}
+    command = [cuobjdump, "-sass", folder / "sm90a.o"]
+    sass = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    for instruction in ("HGMMA.64x128x16.F32.BF16", "HGMMA.64x64x16.F32 ", "UTMALDG.4D", "UTMALDG.3D"):
+        assert instruction in sass, f"no {instruction}"
+    assert not re.search(r"\b(LDL|STL)\b", sass), "a kernel keeps registers in memory"
+
+
+def test_layout_kernels_compile(nvcc, folder):
+    """benchmarks/gpu_layouts.py, up to the GPU."""
+    flags = ["-std=c++17", f"-I{CSRC / 'cuda'}", "-gencode=arch=compute_90a,code=sm_90a", "-Werror=all-warnings"]
+    command = [nvcc, *flags, "-x", "cu", HERE / "tensor_cores.cpp", "-o", folder / "tensor_cores"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

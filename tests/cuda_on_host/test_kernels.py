@@ -34,14 +34,8 @@ LAYOUTS = ["channels_first", "channels_last"]
 
 @pytest.fixture(params=ORDERS)
 def order(request, host_kernels) -> None:
-    """For kernels whose threads talk to each other: the test runs in every order."""
+    """For kernels whose threads talk to each other: the test runs in every order; for others, any_order."""
     host_kernels.set_order(request.param)
-
-
-@pytest.fixture
-def any_order(host_kernels) -> None:
-    """For kernels whose threads do not."""
-    host_kernels.set_order("random")
 
 
 class Guarded:

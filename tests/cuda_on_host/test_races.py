@@ -10,15 +10,18 @@ from .structs import PARAMS
 from .toolchain import CSRC, HERE, compile_with_races, faulty_sources, line_of
 
 
-def sweep(folder: Path, detector: Path, csrc: Path = CSRC) -> str:
-    executable = compile_with_races(folder / "sweep", HERE / "sweep.cpp", detector, csrc=csrc)
+def sweep(folder: Path, detector: Path, source: str = "sweep.cpp", csrc: Path = CSRC) -> str:
+    executable = compile_with_races(folder / "sweep", HERE / source, detector, csrc=csrc)
     return subprocess.run([executable], capture_output=True, text=True, timeout=120).stdout
 
 
 def test_no_kernel_races(tmp_path, race_detector):
-    output = sweep(tmp_path, race_detector)
-    assert output.endswith("\n0 failures\n"), output
-    assert set(re.findall(r"^ran (\w+)$", output, re.MULTILINE)) == PARAMS.keys(), "sweep.cpp leaves a kernel out"
+    ran = set()
+    for source in ("sweep.cpp", "sweep_conv.cpp"):
+        output = sweep(tmp_path, race_detector, source)
+        assert output.endswith("\n0 failures\n"), output
+        ran |= set(re.findall(r"^ran (\w+)$", output, re.MULTILINE))
+    assert ran == PARAMS.keys(), "the sweeps leave a kernel out"
 
 
 def test_a_missing_barrier_is_a_race_between_two_lines(tmp_path, race_detector):
@@ -29,7 +32,7 @@ def test_a_missing_barrier_is_a_race_between_two_lines(tmp_path, race_detector):
         ("reduce.cuh", f"  {barrier}  if (warp == 0)", "  if (warp == 0)"),
         ("reduce.cuh", f"  {barrier}  const int lane = thread", "  const int lane = thread"),
     )
-    output = sweep(tmp_path, race_detector, sources)
+    output = sweep(tmp_path, race_detector, csrc=sources)
     reduce = sources / "cuda" / "reduce.cuh"
     for written, read in (
         ("if (lane == 0) of_warp[warp] = a;", "of_warp[lane] : A{}"),

@@ -132,8 +132,8 @@ inline void mbarrier_wait(uint64_t* address, unsigned parity, CUDA_ON_HOST_WHERE
 // ---------------------------------------------------------------- bulk copies
 
 inline void land(const BulkCopy& bulk) {
-  land(bulk.copy);
-  bulk.barrier->bytes -= bulk.copy.bytes;
+  for (const AsyncCopy& piece : bulk.pieces) land(piece);
+  bulk.barrier->bytes -= bulk.bytes;
   races::give_operation(bulk.barrier->arrivals, bulk.operation);
   complete_phase_if_due(*bulk.barrier);
 }
@@ -150,18 +150,25 @@ inline void fence_proxy_async() {
   races::proxy_fence();
 }
 
+inline void issue_bulk_copy(std::vector<AsyncCopy> pieces, unsigned bytes, uint64_t* barrier, const char* what,
+                            const Where& where) {
+  Mbarrier& m = find_mbarrier(barrier, what, where);
+  const unsigned operation = races::begin_operation(races::Proxy::Async);
+  races::operation_access(operation, barrier, sizeof *barrier, races::Kind::Atomic, "a bulk copy's arrival", where);
+  for (const AsyncCopy& piece : pieces) {
+    races::operation_access(operation, piece.global, piece.valid, races::Kind::Read, "a bulk copy's read", where);
+    races::operation_access(operation, piece.shared, piece.bytes, races::Kind::Write, "a bulk copy's write", where);
+  }
+  block.bulk_copies.push_back({std::move(pieces), bytes, &m, operation, where});
+  if (options.landing == Landing::Eager) land_oldest_bulk_copy();
+}
+
 inline void bulk_copy(void* shared, const void* global, unsigned bytes, uint64_t* barrier, CUDA_ON_HOST_WHERE) {
   const InExecutor guard;
   const AsyncCopy copy{shared, global, bytes, bytes};
   if (bytes % 16) fail("cp.async.bulk at " + to_string(where) + ": the size is no multiple of 16 bytes");
   check_copy(copy, 16, "cp.async.bulk", where);
-  Mbarrier& m = find_mbarrier(barrier, "cp.async.bulk", where);
-  const unsigned operation = races::begin_operation(races::Proxy::Async);
-  races::operation_access(operation, barrier, sizeof *barrier, races::Kind::Atomic, "cp.async.bulk's arrival", where);
-  races::operation_access(operation, global, bytes, races::Kind::Read, "cp.async.bulk's read", where);
-  races::operation_access(operation, shared, bytes, races::Kind::Write, "cp.async.bulk's write", where);
-  block.bulk_copies.push_back({copy, &m, operation, where});
-  if (options.landing == Landing::Eager) land_oldest_bulk_copy();
+  issue_bulk_copy({copy}, bytes, barrier, "cp.async.bulk", where);
 }
 
 }  // namespace cuda_on_host

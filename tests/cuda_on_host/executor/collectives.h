@@ -21,7 +21,7 @@ inline void block_barrier(const Where& where) {
 // Every lane of `mask` brings `in`; answer(all, lane) is what lane `lane` takes home.
 template <class In, class Out, class Answer>
 Out warp_collective(unsigned mask, const In& in, Answer&& answer, const char* what, const Where& where) {
-  static_assert(sizeof(In) <= 16 && sizeof(Out) <= 16 && std::is_trivially_copyable_v<In>);
+  static_assert(sizeof(In) <= kMeetingIn && sizeof(Out) <= kMeetingOut && std::is_trivially_copyable_v<In>);
   const InExecutor guard;
   Warp& warp = block.warps[self->warp()];
   if (warp.size < kWarpSize) mask &= (1u << warp.size) - 1;

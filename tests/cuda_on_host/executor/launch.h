@@ -24,7 +24,9 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 threads, size_t dynamic_shared
     throw std::runtime_error("cuda_on_host: kernel parameters over 4 KiB");
   }
   if (dynamic_shared > kDynamicSharedLimit) throw std::runtime_error("cuda_on_host: too much dynamic shared memory");
-  const std::unique_ptr<void, void (*)(void*)> shared(std::malloc(dynamic_shared + kRedZone), std::free);
+  void* memory = nullptr;
+  if (posix_memalign(&memory, kDynamicSharedAlignment, dynamic_shared + kRedZone)) throw std::bad_alloc();
+  const std::unique_ptr<void, void (*)(void*)> shared(memory, std::free);
   block.body = [](void* body) { (*static_cast<Call*>(body))(); };
   block.body_argument = &call;
   block.parameters = {&values, sizeof values};

@@ -238,6 +238,12 @@ void observe(const void* p, size_t bytes, bool write, const void* instruction) {
   };
   Thread* thread = self;
   if (!thread || thread == &host || thread->in_executor) return;
+  for (const Accumulator& accumulator : block.wgmmas[thread->warp()].in_flight[thread->lane()]) {
+    if (!within(accumulator.registers, accumulator.values.size() * sizeof(float))) continue;
+    const InExecutor guard;
+    fail("an accumulator is used while wgmma are in flight: " +
+         describe(by_thread(write ? Kind::Write : Kind::Read, {write ? "store" : "load", instruction})));
+  }
   const auto& [parameters, parameter_bytes] = block.parameters;
   const bool own = within(thread->stack, thread->stack_bytes) || within(parameters, parameter_bytes);
   const bool of_executor = within(thread, sizeof *thread) || within(&block, sizeof block) || within(&self, sizeof self);

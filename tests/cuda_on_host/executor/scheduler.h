@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <list>
 #include <map>
 #include <random>
 #include <set>
@@ -36,10 +37,11 @@ struct Barrier {
 
 // A warp's meeting point: lanes of `mask` bring a value each, the last one to come answers for all. Two buffers,
 // because a fast lane may bring its next value while a slow one has not yet taken its last answer.
+constexpr size_t kMeetingIn = 48, kMeetingOut = 64;
 struct Meeting {
   unsigned mask = 0, arrived = 0, generation = 0;
   Where where;
-  alignas(16) unsigned char in[2][kWarpSize][16], out[2][kWarpSize][16];
+  alignas(16) unsigned char in[2][kWarpSize][kMeetingIn], out[2][kWarpSize][kMeetingOut];
 };
 
 struct Warp {
@@ -57,10 +59,51 @@ struct Mbarrier {
 };
 
 struct BulkCopy {
-  AsyncCopy copy;
+  std::vector<AsyncCopy> pieces;
+  unsigned bytes;  // of all of them
   Mbarrier* barrier;
   unsigned operation;
   Where where;
+};
+
+// wgmma.h has what is done with these four.
+struct Operand {
+  uint64_t descriptor;
+  bool mn_major;
+};
+
+struct Accumulator {  // of one thread; while wgmma are in flight its registers hold a signalling NaN
+  float* registers;
+  std::vector<float> values;
+  unsigned in_flight = 0;
+};
+
+struct Wgmma {  // a warp's share of one
+  Operand a, b;
+  bool accumulate;
+  float (*element)(const void*);
+  Accumulator* accumulators[kWarpSize];
+  unsigned operation;
+  Where where;
+};
+
+struct WarpWgmmas {
+  std::deque<std::vector<Wgmma>> groups;  // not yet waited for; the last one is still open where group_open
+  bool group_open = false, fenced = false;
+  std::list<Accumulator> in_flight[kWarpSize];
+  unsigned issued = 0;
+};
+
+struct WgmmaIssue {  // what the first warp of four issued, for the others to agree with
+  uint64_t a, b;
+  bool accumulate;
+  size_t registers;
+  Where where;
+};
+
+struct NamedBarrier {
+  unsigned generation = 0, arrived = 0, threads = 0;
+  unsigned arrivals = 0, completed = 0;  // points of the race detector
 };
 
 struct Block {
@@ -70,6 +113,9 @@ struct Block {
   Barrier barrier;
   std::map<const void*, Mbarrier> mbarriers;
   std::deque<BulkCopy> bulk_copies;  // issued and not yet landed
+  std::map<int, NamedBarrier> named_barriers;
+  std::vector<WarpWgmmas> wgmmas;                   // by warp
+  std::map<unsigned, std::vector<WgmmaIssue>> wgmma_issues;  // by warpgroup
   unsigned size = 0, alive = 0;
   uint3 index{};
   dim3 thread_extent, grid_extent;
@@ -130,6 +176,7 @@ inline void describe_deadlock() {
 }
 
 bool land_oldest_bulk_copy();  // false where none is on its way
+std::string unfinished_wgmma();  // what is wrong with those of a block that has finished; empty where nothing is
 
 // Who runs after `from`. A bulk copy lands late when nobody can go on without it; the host takes over at the end.
 inline Thread* choose_next(const Thread& from) {
@@ -215,6 +262,9 @@ inline void run_block() {
   block.barrier = Barrier{};
   block.mbarriers.clear();
   block.bulk_copies.clear();
+  block.named_barriers.clear();
+  block.wgmmas.assign(block.warps.size(), WarpWgmmas{});
+  block.wgmma_issues.clear();
   ++block.serial;
   races::begin_block();
   for (unsigned i = 0; i < block.size; ++i) {
@@ -240,6 +290,7 @@ inline void run_block() {
     block.error = "all threads of " + block.name() + " have finished, but the bulk copy issued at " +
                   to_string(block.bulk_copies.front().where) + " was not waited for";
   }
+  if (block.error.empty()) block.error = unfinished_wgmma();
   if (!block.error.empty()) {
     std::string error;
     error.swap(block.error);

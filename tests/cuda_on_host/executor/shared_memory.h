@@ -9,6 +9,7 @@
 namespace cuda_on_host {
 
 constexpr size_t kStaticSharedLimit = 48 << 10, kDynamicSharedLimit = 227 << 10;
+constexpr size_t kDynamicSharedAlignment = 1024;  // as FASTGAN_DYNAMIC_SHARED asks
 
 // Behind every array, where the race detector sees all accesses and reports those that land there.
 constexpr size_t kRedZone =

@@ -1,0 +1,393 @@
+// conv_gemm: a convolution or transposed convolution as matrix products by phases, for sm_80; conv_gemm.h has the formula.
+//
+// Shapes and order   x, out channels_last; weight (C, kh, kw, c) as the kernel reads it, c padded to 16 bytes.
+// Tiles              conv_gemm_tile.cuh. A block has kM pixels of one phase and kN channels; it walks over the taps and, of
+//                    each, the input's channels. Blocks that share pixels (channels first, then phases) run side by side and
+//                    read them from L2.
+// A                  gathered: a row is one pixel, a tap moves it; pixels outside the image are zero-filled copies.
+// B                  Down: rows are channels of the output, K contiguous. Up: rows are K (ldmatrix.trans; words in tf32).
+//                    Read in place where the weight is channels_last and c * sizeof(T) divides by 16; else a small kernel first
+//                    writes that order into the workspace, once a call.
+// Ragged             channels of x that are no multiple of 16 bytes, or x off its alignment: element by element (fill_chunk).
+// Epilogue           bias, then: rounded and stored; or that and, of the rounded values, count, mean and squared deviations by
+//                    warp, about the warp's own mean (two passes over registers), merged by block and by a second launch; or
+//                    normalised and activated from the float sums, rounded once.
+// Split K            where there are fewer blocks than multiprocessors: float sums to the workspace, added in order by a
+//                    second launch, which does the epilogue; statistics then are bn_stats of what it stored.
+// Numerics           products exact, sums in float by the tensor cores, in an order fixed by the shape; tf32 operands are
+//                    rounded to nearest. No atomics: the same input gives the same bits.
+#include "conv_gemm.h"
+
+#include <algorithm>
+
+#include "bn_act_math.cuh"
+#include "bn_stats.h"
+#include "channel_reduce.cuh"
+#include "conv_gemm_tile.cuh"
+#include "moments.cuh"
+
+namespace fastgan::cuda {
+namespace {
+
+constexpr int kPassThreads = 256;
+
+// What a launch passes to the kernels.
+struct ConvGemmArgs {
+  ConvGemmParams p;
+  ConvPhases phases;
+  const void* weight;       // (C, taps, pitch) of dtype
+  int pitch;                // c, rounded up to 16 bytes
+  int in_h, in_w, in_channels, out_h, out_w, out_channels;
+  int steps_per_tap, splits;
+  int column_blocks;        // of kN channels
+  bool x_by_chunk, out_by_vector;
+  float* partial;           // (splits, elements of out)
+  Moments* moments;         // (out_channels, row blocks)
+};
+
+__device__ __forceinline__ int samples_of(const ConvGemmArgs& args) { return static_cast<int>(args.p.shape.samples); }
+
+// V neighbouring channels of the output: z = sum + bias, and what becomes of it.
+template <class T, int V>
+struct ChannelEpilogue {
+  const ConvGemmParams& p;
+  float bias[V];
+  ChannelAffine affine[V];
+
+  __device__ __forceinline__ ChannelEpilogue(const ConvGemmArgs& args, int first) : p(args.p) {
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      const int c = first + v;
+      const bool inside = c < args.out_channels;
+      bias[v] = p.bias && inside ? to_float(static_cast<const T*>(p.bias)[c]) : 0.f;
+      affine[v] = p.epilogue == ConvEpilogue::Normalise && inside ? channel_affine(p.channels, c) : ChannelAffine{};
+    }
+  }
+
+  __device__ __forceinline__ void apply(float (&z)[V]) const {
+#pragma unroll
+    for (int v = 0; v < V; ++v) z[v] += bias[v];
+    if (p.epilogue != ConvEpilogue::Normalise) return;
+#pragma unroll
+    for (int v = 0; v < V; ++v) z[v] = normalise(z[v], affine[v]);
+    switch (p.activation) {
+      case Activation::None: break;
+      case Activation::Relu: activate<Activation::Relu>(z, 0.f); break;
+      case Activation::LeakyRelu: activate<Activation::LeakyRelu>(z, p.negative_slope); break;
+      case Activation::Tanh: activate<Activation::Tanh>(z, 0.f); break;
+    }
+  }
+};
+
+// A row of the block's tile: the pixel of the input that tap (0, 0) would read, which may lie outside, and of the output.
+struct Row {
+  int y, x;      // within the sample
+  int input;     // (n * in_h + y) * in_w + x
+  int output;    // pixel of the output, -1 past the phase's end
+};
+
+__device__ __forceinline__ Row row_of_pixel(const ConvGemmArgs& args, const ConvPhase& phase, int m) {
+  const ConvPhases& all = args.phases;
+  const int n = m / (phase.height * phase.width), pixel = m - n * phase.height * phase.width;
+  if (n >= samples_of(args)) return {args.in_h + kMaxTaps * 2, 0, 0, -1};  // no tap reaches the image
+  const int h = pixel / phase.width, w = pixel - h * phase.width, y = h * all.step_h, x = w * all.step_w;
+  const int out_y = h * all.out_step_h + phase.py, out_x = w * all.out_step_w + phase.px;
+  return {y, x, (n * args.in_h + y) * args.in_w + x, (n * args.out_h + out_y) * args.out_w + out_x};
+}
+
+// Moments of each of the block's columns over its `rows` valid rows, to args.moments.
+template <class Gemm, class T = typename Gemm::T>
+__device__ __forceinline__ void write_moments(const ConvGemmArgs& args, Gemm& gemm, int rows, int column0, int row_block,
+                                              int row_blocks, Moments* of_warp) {
+  const int lane = threadIdx.x % kWarp, first_row = Gemm::warp_row();
+  const int left = rows - first_row, most = Gemm::kTilesM * 16;
+  const int count = left < 0 ? 0 : left < most ? left : most;  // valid rows of this warp
+  const auto over_rows = [&](auto&& term) {  // of one column: the sum over this warp's rows
+    float sum = 0.f;
+#pragma unroll
+    for (int i = 0; i < Gemm::kTilesM * 2; ++i) {
+      const float value = term(i / 2, i % 2);
+      if (i * 8 + lane / 4 < count) sum += value;
+    }
+#pragma unroll
+    for (int distance = 4; distance < kWarp; distance *= 2) sum += __shfl_xor_sync(kFullMask, sum, distance);
+    return sum;
+  };
+#pragma unroll
+  for (int j = 0; j < Gemm::kTilesN; ++j) {
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      const int column = Gemm::warp_column() + j * 8 + lane % 4 * 2 + e, c = column0 + column;
+      const float bias = args.p.bias && c < args.out_channels ? to_float(static_cast<const T*>(args.p.bias)[c]) : 0.f;
+      const auto stored = [&](int i, int half) { return to_float(from_float<T>(gemm.sum[i][j][half * 2 + e] + bias)); };
+      const float mean = over_rows(stored) / static_cast<float>(count < 1 ? 1 : count);
+      const float m2 = over_rows([&](int i, int half) {
+        const float d = stored(i, half) - mean;
+        return d * d;
+      });
+      if (lane < 4) of_warp[first_row / most * Gemm::kN + column] = {count, mean, m2};
+    }
+  }
+  __syncthreads();
+  for (int column = threadIdx.x; column < Gemm::kN && column0 + column < args.out_channels; column += Gemm::kThreads) {
+    const Moments a = of_warp[column], b = of_warp[Gemm::kN + column];
+    static_assert(Gemm::kWarpsM == 2, "two warps a column");
+    const MomentsOp::Channel centre = MomentsOp::centre(a);
+    const Moments both = a.count + b.count == 0
+                             ? Moments{}
+                             : MomentsOp::close(merge(MomentsOp::open(a, centre), MomentsOp::open(b, centre)), centre,
+                                                a.count + b.count);
+    args.moments[static_cast<int64_t>(column0 + column) * row_blocks + row_block] = both;
+  }
+}
+
+// Grid (column blocks * phases * blocks of pixels of the largest phase, splits).
+template <class Gemm, ConvDirection kDirection>
+__global__ void __launch_bounds__(Gemm::kThreads, Gemm::kBlocksAnSm) conv_gemm_kernel(const ConvGemmArgs args) {
+  using T = typename Gemm::T;
+  using TileA = typename Gemm::TileA;
+  using TileB = typename Gemm::TileB;
+  constexpr int V = kVector<T>;
+  FASTGAN_DYNAMIC_SHARED(ring);
+  FASTGAN_SHARED(Row, rows, Gemm::kM);
+  FASTGAN_SHARED(Moments, of_warp, Gemm::kWarpsM* Gemm::kN);
+
+  const int row_block = blockIdx.x / args.column_blocks, column0 = blockIdx.x % args.column_blocks * Gemm::kN;
+  const ConvPhase phase = args.phases.phase[row_block % args.phases.phases];
+  const int row0 = row_block / args.phases.phases * Gemm::kM;
+  for (int i = threadIdx.x; i < Gemm::kM; i += Gemm::kThreads) rows[i] = row_of_pixel(args, phase, row0 + i);
+  __syncthreads();
+
+  // This thread's copies of a step: chunk chunk_a of rows row_a, row_a + kThreads / 4, ..., and the same of B.
+  const int row_a = threadIdx.x / TileA::kRowChunks, chunk_a = threadIdx.x % TileA::kRowChunks;
+  const int row_b = threadIdx.x / TileB::kRowChunks, chunk_b = threadIdx.x % TileB::kRowChunks;
+  Row mine[Gemm::kCopiesA];
+#pragma unroll
+  for (int i = 0; i < Gemm::kCopiesA; ++i) mine[i] = rows[row_a + i * (Gemm::kThreads / TileA::kRowChunks)];
+
+  const StepRange range(phase.taps * args.steps_per_tap, args.splits, blockIdx.y);
+  int tap_index = phase.first_tap + range.first / args.steps_per_tap, channel0 = range.first % args.steps_per_tap * kStep<T>;
+  const auto fill = [&](unsigned char* a, unsigned char* b) {
+    const ConvTap tap = args.phases.tap[tap_index];
+    const int shift = tap.dh * args.in_w + tap.dw, channel = channel0 + chunk_a * V;
+#pragma unroll
+    for (int i = 0; i < Gemm::kCopiesA; ++i) {
+      const bool inside = static_cast<unsigned>(mine[i].y + tap.dh) < static_cast<unsigned>(args.in_h) &&
+                          static_cast<unsigned>(mine[i].x + tap.dw) < static_cast<unsigned>(args.in_w);
+      const int valid = inside ? args.in_channels - channel : 0;
+      const int offset = valid > 0 ? (mine[i].input + shift) * args.in_channels + channel : 0;
+      fill_chunk(a + TileA::offset(row_a + i * (Gemm::kThreads / TileA::kRowChunks), chunk_a),
+                 static_cast<const T*>(args.p.x) + offset, valid, args.x_by_chunk);
+    }
+    const int taps = args.p.shape.kernel_h * args.p.shape.kernel_w;
+#pragma unroll
+    for (int i = 0; i < Gemm::kCopiesB; ++i) {
+      const int row = row_b + i * (Gemm::kThreads / TileB::kRowChunks);
+      const int coarse = (kDirection == ConvDirection::Up ? channel0 : column0) + row;
+      const int fine = (kDirection == ConvDirection::Up ? column0 : channel0) + chunk_b * V;
+      const bool inside = coarse < args.p.shape.coarse_channels && fine < args.pitch;
+      const int64_t offset = inside ? (static_cast<int64_t>(coarse) * taps + tap.t) * args.pitch + fine : 0;
+      fill_chunk(b + TileB::offset(row, chunk_b), static_cast<const T*>(args.weight) + offset, inside ? V : 0, true);
+    }
+    channel0 += kStep<T>;
+    if (channel0 >= args.in_channels) {
+      channel0 = 0;
+      ++tap_index;
+    }
+  };
+
+  Gemm gemm;
+  gemm.shared = ring;
+  gemm.run(range.count, fill);
+
+  if (args.splits > 1) {
+    const int column = column0 + Gemm::template column_of<4>();
+    float* partial = args.partial + blockIdx.y * static_cast<int64_t>(samples_of(args)) * args.out_h * args.out_w * args.out_channels;
+    gemm.template for_each_vector<4>([&](int row, const float(&sums)[4]) {
+      const int pixel = rows[row].output;
+      if (pixel < 0) return;
+      const int64_t offset = static_cast<int64_t>(pixel) * args.out_channels + column;
+      store_first(partial + offset, sums, args.out_channels - column, args.out_channels % 4 == 0);
+    });
+    return;
+  }
+  if (args.p.epilogue == ConvEpilogue::Statistics) {
+    const int left = samples_of(args) * phase.height * phase.width - row0;
+    write_moments(args, gemm, left, column0, row_block, gridDim.x / args.column_blocks, of_warp);
+  }
+  const int column = column0 + Gemm::template column_of<V < 4 ? 4 : V>();
+  constexpr int W = V < 4 ? 4 : V;
+  const ChannelEpilogue<T, W> epilogue(args, column);
+  gemm.template for_each_vector<W>([&](int row, float(&sums)[W]) {
+    const int pixel = rows[row].output;
+    if (pixel < 0) return;
+    epilogue.apply(sums);
+    const int64_t offset = static_cast<int64_t>(pixel) * args.out_channels + column;
+    store_first(static_cast<T*>(args.p.out) + offset, sums, args.out_channels - column, args.out_by_vector);
+  });
+}
+
+// weight in its own order -> (coarse_channels, taps, pitch). One thread a pair of channels.
+template <class T>
+__global__ void __launch_bounds__(kPassThreads) pack_weight(const ConvGemmArgs args, T* packed) {
+  const ConvShape& s = args.p.shape;
+  const int taps = s.kernel_h * s.kernel_w, fine_channels = static_cast<int>(s.fine_channels);
+  const int64_t i = blockIdx.x * static_cast<int64_t>(kPassThreads) + threadIdx.x;
+  const int64_t coarse = i / args.pitch, fine = i % args.pitch;
+  if (coarse >= s.coarse_channels) return;
+  const T* weight = static_cast<const T*>(args.p.weight);
+  for (int t = 0; t < taps; ++t) {
+    const int64_t from = args.p.weight_layout == Layout::ChannelsLast ? (coarse * taps + t) * fine_channels + fine
+                                                                       : (coarse * fine_channels + fine) * taps + t;
+    packed[(coarse * taps + t) * args.pitch + fine] = fine < fine_channels ? weight[from] : from_float<T>(0.f);
+  }
+}
+
+// Adds the splits up, in order, and does the epilogue. One thread V neighbouring elements of out.
+template <class T, int V>
+__global__ void __launch_bounds__(kPassThreads) finish_splits(const ConvGemmArgs args, int64_t elements) {
+  const int64_t i = (blockIdx.x * static_cast<int64_t>(kPassThreads) + threadIdx.x) * V;
+  if (i >= elements) return;
+  constexpr int W = V < 4 ? V : 4;  // floats a load
+  float z[V] = {};
+  for (int split = 0; split < args.splits; ++split) {
+#pragma unroll
+    for (int v = 0; v < V; v += W) {
+      float more[W];
+      load(args.partial + split * elements + i + v, more);
+#pragma unroll
+      for (int w = 0; w < W; ++w) z[v + w] += more[w];
+    }
+  }
+  ChannelEpilogue<T, V>(args, static_cast<int>(i % args.out_channels)).apply(z);
+  store(static_cast<T*>(args.p.out) + i, z);
+}
+
+int64_t rounded_up(int64_t bytes, int64_t unit) { return ceil_div(bytes, unit) * unit; }
+
+// How a call is cut into blocks, and what lies in its workspace: [packed weight] [partial sums | moments] [of bn_stats].
+struct ConvGemmPlan {
+  int tile_m, tile_n;
+  unsigned row_blocks, blocks;  // blocks of pixels, all phases; of these times blocks of channels
+  bool pack;
+  int64_t elements;             // of out
+  int64_t after_weight, after_sums, bytes;
+  ConvGemmArgs args;            // complete but for the pointers into the workspace
+  BnStatsParams stats;          // of split statistics
+};
+
+void choose_tile(ConvGemmPlan& plan, int64_t pixels) {
+  const ConvGemmArgs& a = plan.args;
+  const auto blocks = [&](int m, int n) {
+    return ceil_div(pixels, m) * a.phases.phases * ceil_div(a.out_channels, n);
+  };
+  plan.tile_n = a.out_channels > 64 && blocks(128, 128) >= FASTGAN_CONV_BLOCKS ? 128 : 64;
+  plan.tile_m = blocks(128, plan.tile_n) >= FASTGAN_CONV_BLOCKS ? 128 : 64;
+  plan.row_blocks = static_cast<unsigned>(ceil_div(pixels, plan.tile_m) * a.phases.phases);
+  plan.blocks = static_cast<unsigned>(blocks(plan.tile_m, plan.tile_n));
+}
+
+ConvGemmPlan plan_conv_gemm(const ConvGemmParams& p) {
+  ConvGemmPlan plan{};
+  ConvGemmArgs& a = plan.args;
+  const ConvShape& s = p.shape;
+  const bool up = p.direction == ConvDirection::Up;
+  const int64_t element = p.dtype == DType::Float32 ? 4 : 2, chunk = kChunkBytes / element;
+  a.p = p;
+  a.phases = conv_phases(s, p.direction);
+  a.in_h = static_cast<int>(up ? s.coarse_h : s.fine_h);
+  a.in_w = static_cast<int>(up ? s.coarse_w : s.fine_w);
+  a.in_channels = static_cast<int>(up ? s.coarse_channels : s.fine_channels);
+  a.out_h = static_cast<int>(up ? s.fine_h : s.coarse_h);
+  a.out_w = static_cast<int>(up ? s.fine_w : s.coarse_w);
+  a.out_channels = static_cast<int>(up ? s.fine_channels : s.coarse_channels);
+  a.pitch = static_cast<int>(rounded_up(s.fine_channels, chunk));
+  a.x_by_chunk = a.in_channels % chunk == 0 && aligned16(p.x);
+  a.out_by_vector = a.out_channels % chunk == 0 && aligned16(p.out);
+  a.steps_per_tap = static_cast<int>(ceil_div(a.in_channels * element, kStepBytes));
+  const ConvPhase& first = a.phases.phase[0];  // has the most pixels
+  int most_taps = 0;
+  for (int i = 0; i < a.phases.phases; ++i) most_taps = std::max<int>(most_taps, a.phases.phase[i].taps);
+  choose_tile(plan, s.samples * first.height * first.width);
+  a.column_blocks = static_cast<int>(ceil_div(a.out_channels, plan.tile_n));
+  a.splits = splits_of(plan.blocks, int64_t{most_taps} * a.steps_per_tap);
+  a.weight = p.weight;
+
+  plan.pack = p.weight_layout != Layout::ChannelsLast || a.pitch != s.fine_channels || !aligned16(p.weight);
+  plan.elements = s.samples * a.out_h * a.out_w * a.out_channels;
+  plan.after_weight = plan.pack ? s.coarse_channels * s.kernel_h * s.kernel_w * a.pitch * element : 0;
+  int64_t sums = 0;
+  plan.stats = {p.out, {s.samples, a.out_channels, int64_t{a.out_h} * a.out_w, Layout::ChannelsLast}, p.dtype, p.mean, p.var,
+                p.invstd, p.eps, nullptr};
+  if (a.splits > 1) {
+    sums = a.splits * plan.elements * static_cast<int64_t>(sizeof(float));
+  } else if (p.epilogue == ConvEpilogue::Statistics) {
+    sums = int64_t{a.out_channels} * plan.row_blocks * static_cast<int64_t>(sizeof(Moments));
+  }
+  plan.after_sums = plan.after_weight + rounded_up(sums, kChunkBytes);
+  const bool stats_pass = a.splits > 1 && p.epilogue == ConvEpilogue::Statistics;
+  plan.bytes = plan.after_sums + (stats_pass ? bn_stats_workspace(plan.stats) : 0);
+  return plan;
+}
+
+unsigned blocks_of_threads(int64_t threads) { return static_cast<unsigned>(ceil_div(threads, kPassThreads)); }
+
+template <class T, int kM, int kN>
+cudaError_t run_tile(const ConvGemmPlan& plan, cudaStream_t stream) {
+  const dim3 grid(plan.blocks, static_cast<unsigned>(plan.args.splits));
+  const auto run = [&](auto gemm, auto kernel) {
+    using Gemm = decltype(gemm);
+    return launch_with_shared(kernel, grid, dim3(Gemm::kThreads), Gemm::kSharedBytes, stream, plan.args);
+  };
+  if (plan.args.p.direction == ConvDirection::Up) {
+    using Gemm = BlockGemm<T, KOrder::KContiguous, KOrder::KStrided, kM, kN>;
+    return run(Gemm{}, conv_gemm_kernel<Gemm, ConvDirection::Up>);
+  }
+  using Gemm = BlockGemm<T, KOrder::KContiguous, KOrder::KContiguous, kM, kN>;
+  return run(Gemm{}, conv_gemm_kernel<Gemm, ConvDirection::Down>);
+}
+
+template <class T>
+cudaError_t run_conv_gemm(ConvGemmPlan& plan, cudaStream_t stream) {
+  ConvGemmArgs& args = plan.args;
+  const ConvGemmParams& p = args.p;
+  auto* workspace = static_cast<unsigned char*>(p.workspace);
+  args.partial = reinterpret_cast<float*>(workspace + plan.after_weight);
+  args.moments = reinterpret_cast<Moments*>(workspace + plan.after_weight);
+  if (plan.pack) {
+    args.weight = workspace;
+    FASTGAN_RETURN_IF_ERROR(launch(pack_weight<T>, dim3(blocks_of_threads(p.shape.coarse_channels * args.pitch)),
+                                   dim3(kPassThreads), stream, args, reinterpret_cast<T*>(workspace)));
+  }
+  FASTGAN_RETURN_IF_ERROR((plan.tile_n == 128  ? run_tile<T, 128, 128>(plan, stream)
+                           : plan.tile_m == 128 ? run_tile<T, 128, 64>(plan, stream)
+                                                : run_tile<T, 64, 64>(plan, stream)));
+  if (args.splits > 1) {
+    const bool by_vector = args.out_by_vector;
+    FASTGAN_RETURN_IF_ERROR(with_vector_width<T>(by_vector, [&](auto width) {
+      constexpr int V = decltype(width)::value;
+      return launch(finish_splits<T, V>, dim3(blocks_of_threads(plan.elements / V)), dim3(kPassThreads), stream, args,
+                    plan.elements);
+    }));
+  }
+  if (p.epilogue != ConvEpilogue::Statistics) return cudaSuccess;
+  if (args.splits > 1) {
+    plan.stats.workspace = workspace + plan.after_sums;
+    return bn_stats(plan.stats, stream);
+  }
+  const dim3 grid(static_cast<unsigned>(ceil_div(args.out_channels, kChannelThreads / kWarp)));
+  return launch(combine<MomentsOp>, grid, dim3(kChannelThreads), stream, MomentsOp{p.mean, p.var, p.invstd, p.eps},
+                static_cast<const Moments*>(args.moments), static_cast<int>(plan.row_blocks), args.out_channels,
+                plan.elements / args.out_channels);
+}
+
+}  // namespace
+
+int64_t conv_gemm_workspace(const ConvGemmParams& p) { return plan_conv_gemm(p).bytes; }
+
+cudaError_t conv_gemm(const ConvGemmParams& p, cudaStream_t stream) {
+  ConvGemmPlan plan = plan_conv_gemm(p);
+  return with_dtype(p.dtype, [&](auto element) { return run_conv_gemm<decltype(element)>(plan, stream); });
+}
+
+}  // namespace fastgan::cuda

@@ -1,0 +1,38 @@
+// sweep.cpp for the convolutions: ragged and aligned channels, odd sizes, tiles of every size, splits of K.
+#include "bn_stats.cu"  // the statistics of a split convolution
+#include "conv_kernels.cpp"
+#include "sweep.h"
+
+namespace {
+
+// Kernel 4, stride 2, padding 1; `side` of the fine image.
+void convolutions(DType dtype, int64_t n, int64_t coarse, int64_t fine, int64_t side, ConvEpilogue epilogue, int64_t offset) {
+  const int64_t half = side / 2;
+  const ConvShape shape{n, half, half, coarse, side, side, fine, 4, 4, 2, 2, 1, 1};
+  const Buffer small(n * half * half * coarse, dtype, offset), large(n * side * side * fine, dtype, offset);
+  const Buffer weight(coarse * fine * 16, dtype, offset), grad(coarse * fine * 16, dtype, offset);
+  for (ConvDirection direction : {ConvDirection::Up, ConvDirection::Down}) {
+    const bool up = direction == ConvDirection::Up;
+    const int64_t channels = up ? fine : coarse;
+    const auto vector = [&] { return Buffer(channels, DType::Float32); };
+    const Buffer bias(channels, dtype), mean = vector(), var = vector(), invstd = vector(), gamma = vector(), beta = vector();
+    const Buffer out(up ? n * side * side * fine : n * half * half * coarse, dtype, offset);
+    check("conv_gemm", run_conv_gemm({shape, direction, dtype, up ? small : large, weight, Layout::ChannelsLast, bias, out,
+                                      epilogue, mean, var, invstd, 1e-5f, {mean, invstd, gamma, beta, DType::Float32},
+                                      Activation::LeakyRelu, 0.2f, nullptr}));
+  }
+  check("conv_gemm_weight_grad",
+        run_conv_gemm_weight_grad({shape, dtype, small, large, grad, Layout::ChannelsFirst, nullptr}));
+}
+
+}  // namespace
+
+int main() {
+  for (DType dtype : {DType::Float32, DType::BFloat16, DType::Float16}) {
+    convolutions(dtype, 1, 5, 7, 5, ConvEpilogue::Statistics, 1);
+    if (dtype == DType::Float16) continue;  // as BFloat16
+    convolutions(dtype, 1, 72, 8, 4, ConvEpilogue::Normalise, 0);
+    if (dtype == DType::BFloat16) convolutions(dtype, 2, 8, 72, 18, ConvEpilogue::Statistics, 0);
+  }
+  return report();
+}

@@ -1,0 +1,273 @@
+"""Convolutions on tensor cores (csrc/cuda/conv_gemm*.cu), run on the CPU by the executor, against float64.
+
+Inputs are exact in the dtype under test, so that what remains is the rounding of float sums: numerics.py has the bound.
+conv_kernels.cpp lowers FASTGAN_CONV_BLOCKS, so that these small images take every size of tile and split K.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+import torch.nn.functional as F
+from numerics import assert_within_float_sums
+
+from .structs import ACTIVATIONS, DTYPES, ORDERS, BnChannels, ConvShape
+from .test_kernels import EPS, SLOPE, Guarded, act, assert_close, random_tensor
+
+UP, DOWN = 0, 1
+STORE, STATISTICS, NORMALISE = 0, 1, 2
+LAYOUTS = {"contiguous": 0, "channels_last": 1}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Fine images of n x fine x h x w, coarse ones of n x coarse x whatever the convolution leaves."""
+
+    n: int
+    coarse: int
+    fine: int
+    h: int
+    w: int
+    kernel: int = 4
+    stride: int = 2
+    padding: int = 1
+
+    def coarse_size(self) -> tuple[int, int]:
+        return tuple((side + 2 * self.padding - self.kernel) // self.stride + 1 for side in (self.h, self.w))
+
+    def shape(self) -> ConvShape:
+        square = [v for v in (self.kernel, self.stride, self.padding) for _ in range(2)]
+        return ConvShape(self.n, *self.coarse_size(), self.coarse, self.h, self.w, self.fine, *square)
+
+    def up(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """(n, coarse, h', w') -> (n, fine, h, w)"""
+        more = [
+            side - ((small - 1) * self.stride - 2 * self.padding + self.kernel)
+            for side, small in zip((self.h, self.w), self.coarse_size(), strict=True)
+        ]
+        return F.conv_transpose2d(x, weight, stride=self.stride, padding=self.padding, output_padding=more)
+
+    def down(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(x, weight, stride=self.stride, padding=self.padding)
+
+    def images(self, direction: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes (N, C, H, W) of the input and of the output."""
+        coarse, fine = (self.n, self.coarse, *self.coarse_size()), (self.n, self.fine, self.h, self.w)
+        return (coarse, fine) if direction == UP else (fine, coarse)
+
+    def terms(self, direction: int) -> int:
+        return self.kernel**2 * (self.coarse if direction == UP else self.fine) + 1  # and the bias
+
+    def __str__(self) -> str:
+        return f"{self.n}x{self.coarse}-{self.fine}x{self.h}x{self.w}k{self.kernel}s{self.stride}p{self.padding}"
+
+
+CASES = [
+    Case(1, 8, 8, 2, 2),  # one coarse pixel
+    Case(2, 72, 40, 8, 6),
+    Case(3, 24, 136, 16, 10),  # Up: 128 x 128
+    Case(10, 136, 8, 20, 10),  # Down: 128 x 128
+    Case(4, 16, 40, 30, 30),  # both: 128 x 64
+    Case(2, 5, 7, 7, 9),  # odd everything: element by element, packed weights, phases of different sizes
+    Case(1, 12, 20, 6, 6),  # channels that are chunks of 16 bytes in tf32 only
+    Case(1, 264, 8, 4, 4),  # Up splits K
+    Case(1, 16, 72, 4, 4),  # Down splits K
+    Case(2, 72, 136, 6, 4, kernel=2, padding=0),  # weight gradient: 128 x 128
+    Case(2, 16, 24, 9, 8, kernel=3),
+    Case(2, 16, 16, 9, 8, kernel=5, padding=2),
+    Case(2, 16, 24, 5, 7, kernel=3, stride=1),
+    Case(2, 16, 8, 32, 36, kernel=1, padding=0),  # phases without a tap; the weight gradient splits K
+]
+
+cases = pytest.mark.parametrize("case", CASES, ids=str)
+directions = pytest.mark.parametrize("direction", [UP, DOWN], ids=["up", "down"])
+dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["tf32", "bfloat16"])
+some_cases = pytest.mark.parametrize("case", [CASES[i] for i in (1, 5, 7, 8)], ids=str)
+
+
+def rounded_to_tf32(x: torch.Tensor) -> torch.Tensor:
+    return ((x.float().view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32).double()
+
+
+def exact(x: torch.Tensor) -> torch.Tensor:
+    return rounded_to_tf32(x) if x.dtype == torch.float32 else x.double()
+
+
+def random_image(shape, dtype, seed, **options) -> torch.Tensor:
+    """(N, C, H, W) that lies in memory as (N, H, W, C)."""
+    n, c, h, w = shape
+    return random_tensor((n, h, w, c), dtype, seed, **options).permute(0, 3, 1, 2)
+
+
+def random_weight(case: Case, dtype, layout: str, seed: int = 2) -> torch.Tensor:
+    weight = random_tensor((case.coarse, case.fine, case.kernel, case.kernel), dtype, seed)
+    return weight.contiguous(memory_format=torch.channels_last) if layout == "channels_last" else weight
+
+
+def view_image(flat: torch.Tensor, shape) -> torch.Tensor:
+    n, c, h, w = shape
+    return flat.view(n, h, w, c).permute(0, 3, 1, 2)
+
+
+def convolve(case: Case, direction: int, x, weight, bias) -> tuple[torch.Tensor, torch.Tensor]:
+    """z in float64, and the same sum over absolute values."""
+    conv = case.up if direction == UP else case.down
+    x, weight, bias = exact(x), exact(weight), bias.double().view(1, -1, 1, 1)
+    return conv(x, weight) + bias, conv(x.abs(), weight.abs()) + bias.abs()
+
+
+def run(kernels, case: Case, direction: int, dtype, layout: str, epilogue: int = STORE, aligned=True, **fields):
+    """(out, x, weight, bias)."""
+    inputs, outputs = case.images(direction)
+    x = random_image(inputs, dtype, 1, aligned=aligned)
+    weight = random_weight(case, dtype, layout)
+    bias = random_tensor((outputs[1],), dtype, 3)
+    out = Guarded(torch.Size(outputs).numel(), dtype, aligned)
+    kernels.call(
+        "conv_gemm", shape=case.shape(), direction=direction, dtype=DTYPES[dtype], x=x, weight=weight,
+        weight_layout=LAYOUTS[layout], bias=bias, out=out.tensor, epilogue=epilogue, **fields,
+    )  # fmt: skip
+    return view_image(out.check(), outputs), x, weight, bias
+
+
+def test_the_cases_take_every_tile_and_splits(host_kernels):
+    """Otherwise the tests below say nothing about some of the code."""
+    taken = set()
+    for case in CASES:
+        for name, fields in (
+            ("conv_gemm", {"direction": UP}),
+            ("conv_gemm", {"direction": DOWN}),
+            ("conv_gemm_weight_grad", {}),
+        ):
+            rows, columns, splits = host_kernels.plan(name, shape=case.shape(), dtype=DTYPES[torch.bfloat16], **fields)
+            what = (name, *fields.values())
+            taken |= {(*what, rows, columns), (*what, "splits" if splits > 1 else "one")}
+    both = ((128, 128), (64, 64), ("splits",), ("one",))
+    assert taken == {
+        *(("conv_gemm", direction, *what) for direction in (UP, DOWN) for what in (*both, (128, 64))),
+        *(("conv_gemm_weight_grad", *what) for what in both),
+    }
+
+
+def check_convolution(kernels, case, direction, dtype, layout, **options) -> None:
+    out, *inputs = run(kernels, case, direction, dtype, layout, **options)
+    z, magnitude = convolve(case, direction, *inputs)
+    assert_within_float_sums(out, z, magnitude, case.terms(direction))
+
+
+@directions
+@dtypes
+@cases
+def test_convolution(host_kernels, any_order, case, dtype, direction):
+    check_convolution(host_kernels, case, direction, dtype, "channels_last")
+
+
+@directions
+@dtypes
+@some_cases
+def test_convolution_with_a_contiguous_weight(host_kernels, any_order, case, dtype, direction):
+    check_convolution(host_kernels, case, direction, dtype, "contiguous")
+
+
+@directions
+@dtypes
+def test_images_off_their_alignment(host_kernels, any_order, dtype, direction):
+    check_convolution(host_kernels, CASES[1], direction, dtype, "channels_last", aligned=False)
+
+
+def check_weight_gradient(kernels, case, dtype, layout) -> None:
+    coarse, fine = (random_image(shape, dtype, seed) for seed, shape in enumerate(case.images(UP)))
+    grad = random_weight(case, dtype, layout)
+    memory = Guarded(grad.numel(), dtype)
+    kernels.call(
+        "conv_gemm_weight_grad", shape=case.shape(), dtype=DTYPES[dtype], coarse=coarse, fine=fine,
+        grad_weight=memory.tensor, weight_layout=LAYOUTS[layout],
+    )  # fmt: skip
+    result = memory.check().as_strided(grad.shape, grad.stride())
+
+    def gradient(coarse, fine):
+        sizes = dict(weight_size=grad.shape, stride=case.stride, padding=case.padding)
+        return torch.nn.grad.conv2d_weight(fine, grad_output=coarse, **sizes)
+
+    exactly, magnitude = (gradient(f(exact(coarse)), f(exact(fine))) for f in (torch.Tensor.double, torch.Tensor.abs))
+    assert_within_float_sums(result, exactly, magnitude, coarse[:, 0].numel())
+
+
+@dtypes
+@cases
+def test_weight_gradient(host_kernels, any_order, case, dtype):
+    check_weight_gradient(host_kernels, case, dtype, "channels_last")
+
+
+@dtypes
+@some_cases
+def test_gradient_of_a_contiguous_weight(host_kernels, any_order, case, dtype):
+    check_weight_gradient(host_kernels, case, dtype, "contiguous")
+
+
+@some_cases
+def test_float16(host_kernels, any_order, case):
+    """Its code is bfloat16's but for the instruction."""
+    for direction in (UP, DOWN):
+        check_convolution(host_kernels, case, direction, torch.float16, "channels_last")
+    check_weight_gradient(host_kernels, case, torch.float16, "channels_last")
+
+
+@directions
+@dtypes
+@pytest.mark.parametrize("case", [CASES[i] for i in (0, 2, 4, 5, 7, 8)], ids=str)
+def test_statistics(host_kernels, any_order, case, dtype, direction):
+    """Mean and variance of z as stored, which is the same as without them."""
+    channels = case.images(direction)[1][1]
+    mean, var, invstd = (Guarded(channels, torch.float32) for _ in range(3))
+    fields = dict(mean=mean.tensor, var=var.tensor, invstd=invstd.tensor, eps=EPS)
+    z, *_ = run(host_kernels, case, direction, dtype, "channels_last", STATISTICS, **fields)
+    assert torch.equal(z, run(host_kernels, case, direction, dtype, "channels_last")[0])
+    expected_var, expected_mean = torch.var_mean(z.double(), (0, 2, 3), correction=0)
+    size = z.double().square().mean((0, 2, 3)).sqrt().max().item()
+    assert_close(mean.check(), expected_mean, 8, torch.float32, scale=size)
+    assert_close(var.check(), expected_var, 16, torch.float32, scale=expected_var.max().item() + 1e-30)
+    assert_close(invstd.check(), (var.tensor.double() + EPS).rsqrt(), 6, torch.float32)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(
+    "direction_case", [(UP, CASES[5]), (UP, CASES[7]), (DOWN, CASES[1]), (DOWN, CASES[8])], ids=str
+)
+@dtypes
+def test_normalise(host_kernels, any_order, direction_case, dtype, activation):
+    direction, case = direction_case
+    c = case.images(direction)[1][1]
+    vectors = {
+        "mean": random_tensor((c,), torch.float32, 11),
+        "invstd": random_tensor((c,), torch.float32, 12).abs() * 0.1,
+        "gamma": random_tensor((c,), dtype, 13) + 1,
+        "beta": random_tensor((c,), dtype, 14),
+    }
+    channels = BnChannels(**{k: v.data_ptr() for k, v in vectors.items()}, affine_dtype=DTYPES[dtype])
+    y, *inputs = run(
+        host_kernels, case, direction, dtype, "contiguous", NORMALISE, channels=channels,
+        activation=ACTIVATIONS[activation], negative_slope=SLOPE,
+    )  # fmt: skip
+    z, magnitude = convolve(case, direction, *inputs)
+    mean, invstd, gamma, beta = (v.double().view(1, -1, 1, 1) for v in vectors.values())
+    scale = gamma * invstd
+    magnitude = (magnitude + mean.abs()) * scale.abs() + beta.abs()
+    # five roundings more than the sum, two ulps of tanhf, and those of the slope, which is 0.2 in float only
+    expected = act((z - mean) * scale + beta, activation)
+    assert_within_float_sums(y, expected, magnitude + expected.abs(), case.terms(direction) + 12)
+
+
+@pytest.mark.parametrize("case", [CASES[1], CASES[7]], ids=str)
+def test_results_do_not_depend_on_the_thread_order(host_kernels, case):
+    results = []
+    for order in ORDERS:
+        host_kernels.set_order(order)
+        mean, var = (Guarded(case.fine, torch.float32) for _ in range(2))
+        fields = dict(mean=mean.tensor, var=var.tensor)
+        z, *_ = run(host_kernels, case, UP, torch.bfloat16, "channels_last", STATISTICS, **fields)
+        results.append([z, mean.check(), var.check()])
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
