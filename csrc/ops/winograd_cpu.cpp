@@ -52,7 +52,7 @@ struct Chunks {
     length = cpu::ceil_div(blocks, cpu::ceil_div(blocks, length));
     count = cpu::ceil_div(blocks, length);
     slots = cpu::at_most(slots, count);
-    pack_ahead = by_block || count > 1 || (blocks > 1 && threads > 1);
+    pack_ahead = count > 1 || (blocks > 1 && threads > 1);
   }
   WinogradChunk operator[](int64_t i) const { return {i * length, cpu::at_most(length, blocks - i * length)}; }
 };
@@ -127,10 +127,10 @@ int add_transform(Stages& stages, bool small, const cpu::WinogradTransformParams
                     [small, params](int64_t begin, int64_t end, float*) { transform(small, params, begin, end); });
 }
 
-// Units: the blocks of a chunk. `source` is transformed, into the thread's scratch where it names no place; the result is
-// multiplied, `other` is transformed, where there is such.
+// Units: the blocks of a chunk. `source` is transformed, into the thread's scratch where it names no place, and multiplied;
+// `other` is transformed, where there is such.
 int add_blocks(Stages& stages, const Direction& direction, const cpu::WinogradTransformParams& source,
-               const cpu::WinogradProductParams* product, const cpu::WinogradTransformParams* other, std::vector<int> after) {
+               const cpu::WinogradProductParams& product, const cpu::WinogradTransformParams* other, std::vector<int> after) {
   const WinogradShape& s = direction.shape;
   const int64_t kept = source.transformed ? 0 : direction.source_block();
   const auto of_block = [](auto params, float* transformed, int64_t block) {
@@ -140,18 +140,15 @@ int add_blocks(Stages& stages, const Direction& direction, const cpu::WinogradTr
   };
   return stages.add(
       source.chunk.blocks, 1, kept + s.product(direction.lanes), std::move(after),
-      [=, multiplied = product ? std::optional(*product) : std::nullopt,
-       transformed = other ? std::optional(*other) : std::nullopt](int64_t begin, int64_t end, float* scratch) {
+      [=, transformed = other ? std::optional(*other) : std::nullopt](int64_t begin, int64_t end, float* scratch) {
         for (int64_t block = begin; block < end; block++) {
           float* data = source.transformed ? source.transformed + block * direction.source_block() : scratch;
           const cpu::WinogradTransformParams from = of_block(source, data, block);
           const int64_t tiles = tiles_of(s, from.chunk);
           transform(direction.up, from, 0, tiles);
-          if (multiplied) {
-            cpu::WinogradProductParams mine = of_block(*multiplied, data, block);
-            mine.scratch = scratch + kept;
-            direction.multiply(mine, 0, direction.columns());
-          }
+          cpu::WinogradProductParams mine = of_block(product, data, block);
+          mine.scratch = scratch + kept;
+          direction.multiply(mine, 0, direction.columns());
           if (transformed) {
             float* to = transformed->transformed + block * direction.reversed().source_block();
             transform(!direction.up, of_block(*transformed, to, block), 0, tiles);
@@ -257,7 +254,7 @@ Tensor Winograd::forward(const OptionalTensor& bias, const Normalization* norm, 
     source.transformed = slots[i];
     product.transformed = slots[i];
     if (chunks.by_block) {
-      add_blocks(stages, direction, source, &product, nullptr, {packing});
+      add_blocks(stages, direction, source, product, nullptr, {packing});
     } else {
       const int transformed = add_transform(stages, up_, source, {products.before(i)});
       products[i] = direction.add_product(stages, product, {packing, transformed});
@@ -342,8 +339,8 @@ std::array<Tensor, 2> Winograd::backward(const Tensor& grad_of, const OptionalTe
     product.transformed = gradient_slots[i];
     from_x.transformed = x_slots[i];
     if (chunks.by_block) {
-      gradients[i] = xs[i] = products[i] = add_blocks(stages, direction, from_gradient, need_x ? &product : nullptr,
-                                                      need_weight ? &from_x : nullptr, {packing, sums.before(i)});
+      gradients[i] = xs[i] = add_blocks(stages, direction, from_gradient, product, need_weight ? &from_x : nullptr,
+                                        {packing, sums.before(i)});
     } else {
       gradients[i] = add_transform(stages, !up_, from_gradient, {products.before(i), sums.before(i)});
       if (need_x) products[i] = direction.add_product(stages, product, {packing, gradients[i]});
