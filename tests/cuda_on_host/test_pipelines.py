@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from .structs import ORDERS
-from .toolchain import HERE, compile_for_host, compile_with_races, line_of
+from .toolchain import HERE, compile_both_ways, line_of
 
 SOURCE = HERE / "pipelines.cuh"
 LANDINGS = {"late": 0, "eager": 1}
@@ -52,11 +52,7 @@ ONLY_AS_RACES = {"NoProxyFence", "NoFence"}
 @pytest.fixture(scope="module")
 def executables(tmp_path_factory, race_detector) -> dict[str, Path]:
     """pipelines.cpp as plain code, and with the race detector."""
-    folder, source = tmp_path_factory.mktemp("pipelines"), HERE / "pipelines.cpp"
-    return {
-        "plain": compile_for_host(folder / "plain", source, "-O1"),
-        "races": compile_with_races(folder / "races", source, race_detector),
-    }
+    return compile_both_ways(tmp_path_factory.mktemp("pipelines"), HERE / "pipelines.cpp", race_detector)
 
 
 def run(executable: Path, kernel: str, fault: str, order: str, landing: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from .structs import ORDERS
-from .toolchain import HERE, compile_for_host, compile_with_races, line_of
+from .toolchain import HERE, compile_both_ways, line_of
 
 SOURCE = HERE / "tensor_cores.cuh"
 LANDINGS = {"late": 0, "eager": 1}
@@ -51,11 +51,7 @@ ONLY_AS_RACES = {"NoProxyFence", "ReleasedBeforeWait"}
 @pytest.fixture(scope="module")
 def executables(tmp_path_factory, race_detector) -> dict[str, Path]:
     """tensor_cores.cpp as plain code, and with the race detector."""
-    folder, source = tmp_path_factory.mktemp("tensor_cores"), HERE / "tensor_cores.cpp"
-    return {
-        "plain": compile_for_host(folder / "plain", source, "-O1"),
-        "races": compile_with_races(folder / "races", source, race_detector),
-    }
+    return compile_both_ways(tmp_path_factory.mktemp("tensor_cores"), HERE / "tensor_cores.cpp", race_detector)
 
 
 def run(executable: Path, kernel: str, fault: str, order: str, landing: str, patterns: int = 1) -> str:

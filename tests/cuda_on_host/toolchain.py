@@ -64,6 +64,14 @@ def compile_with_races(output: Path, source: Path, detector: Path, *flags: str, 
     return compile_for_host(output, detector, *flags, link=[str(instrumented)])
 
 
+def compile_both_ways(folder: Path, source: Path, detector: Path) -> dict[str, Path]:
+    """Executables of ``source``, "plain" and with the detector's "races"."""
+    return {
+        "plain": compile_for_host(folder / "plain", source, "-O1"),
+        "races": compile_with_races(folder / "races", source, detector),
+    }
+
+
 def faulty_sources(folder: Path, *faults: tuple[str, str, str]) -> Path:
     """A copy of csrc with each (file of cuda/, text, replacement) applied; the text must stand there exactly once."""
     copy = Path(shutil.copytree(CSRC, folder / "csrc"))
