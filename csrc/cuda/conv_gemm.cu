@@ -383,6 +383,10 @@ cudaError_t run_conv_gemm(ConvGemmPlan& plan, cudaStream_t stream) {
 
 }  // namespace
 
+bool conv_gemm_covers(const ConvGemmParams& p) {
+  return p.shape.fits() && p.epilogue != ConvEpilogue::BatchNorm && (p.dtype != DType::Float32 || p.tf32);
+}
+
 int64_t conv_gemm_workspace(const ConvGemmParams& p) { return plan_conv_gemm(p).bytes; }
 
 cudaError_t conv_gemm(const ConvGemmParams& p, cudaStream_t stream) {

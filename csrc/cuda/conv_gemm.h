@@ -16,8 +16,8 @@
 //   M = pixels of the phase, N = channels of the output, K = taps x channels of the input.
 // Kernel 4, stride 2, padding 1: Up is 4 phases of 4 taps, Down 1 phase of 16. Kernel 3, stride 2: phases of 1, 2, 2, 4 taps.
 //
-// All images are channels_last. Float32 stands for tf32: operands are rounded to 10 bits of mantissa (to nearest, ties away),
-// sums are float, as for the 16-bit types.
+// All images are channels_last. Sums are float. Float32 with `tf32` set: operands are rounded to 10 bits of mantissa (to
+// nearest, ties away) and multiplied by the tensor cores; without it products are those of float.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -28,13 +28,28 @@
 
 namespace fastgan::cuda {
 
+constexpr int kMaxTaps = 49, kMaxPhases = 16, kMaxPadding = 64;
+constexpr int64_t kMaxImageElements = (int64_t{1} << 31) - 4096;  // so that pixels of the last tile fit 32 bits, too
+
 struct ConvShape {
   int64_t samples;                             // N > 0
-  int64_t coarse_h, coarse_w, coarse_channels;  // > 0; an image has less than 2^31 elements
+  int64_t coarse_h, coarse_w, coarse_channels;  // > 0; an image has at most kMaxImageElements
   int64_t fine_h, fine_w, fine_channels;
   int kernel_h, kernel_w;    // kernel_h * kernel_w <= kMaxTaps
   int stride_h, stride_w;    // stride_h * stride_w <= kMaxPhases
-  int padding_h, padding_w;
+  int padding_h, padding_w;  // at most kMaxPadding
+
+  bool fits() const {
+    const auto image_fits = [this](int64_t h, int64_t w, int64_t channels) {
+      if (h <= 0 || w <= 0 || channels <= 0) return false;
+      return h <= kMaxImageElements && w <= kMaxImageElements / h && channels <= kMaxImageElements / (h * w) &&
+             samples <= kMaxImageElements / (h * w * channels);
+    };
+    const auto within = [](int h, int w, int most) { return h > 0 && w > 0 && h <= most && w <= most && h * w <= most; };
+    return samples > 0 && image_fits(coarse_h, coarse_w, coarse_channels) && image_fits(fine_h, fine_w, fine_channels) &&
+           within(kernel_h, kernel_w, kMaxTaps) && within(stride_h, stride_w, kMaxPhases) && padding_h >= 0 &&
+           padding_w >= 0 && padding_h <= kMaxPadding && padding_w <= kMaxPadding;
+  }
 };
 
 enum class ConvDirection : int { Up, Down };
@@ -43,34 +58,39 @@ enum class ConvEpilogue : int {
   Store,       // out = z, the product plus bias
   Statistics,  // out = z; mean, var and invstd of every channel of z as stored
   Normalise,   // out = activation((z - mean) * gamma * invstd + beta)
+  BatchNorm,   // mean, var and invstd of z as stored, then out as Normalise has it of z as stored, all in one launch
 };
 
 struct ConvGemmParams {
   ConvShape shape;
   ConvDirection direction;
-  DType dtype;           // of x, weight, bias and out
+  DType dtype;           // of x, weight, bias, out and z
+  bool tf32;             // Float32: operands rounded to tf32; else products and sums are those of float
   const void* x;         // Up: coarse, Down: fine
   const void* weight;    // (coarse_channels, fine_channels, kernel_h, kernel_w) in weight_layout
   Layout weight_layout;  // ChannelsLast: the memory order is (coarse_channels, kernel_h, kernel_w, fine_channels)
   const void* bias;      // (channels of out,), or null
   void* out;             // Up: fine, Down: coarse
+  void* z;               // like out: written by BatchNorm, or null
   ConvEpilogue epilogue;
-  float* mean;           // (channels of out,): written by Statistics
-  float* var;            // (channels of out,) biased variance: written by Statistics
-  float* invstd;         // (channels of out,) 1 / sqrt(var + eps), or null: written by Statistics
+  float* mean;           // (channels of out,): written by Statistics and BatchNorm
+  float* var;            // (channels of out,) biased variance: likewise
+  float* invstd;         // (channels of out,) 1 / sqrt(var + eps), or null: likewise
   float eps;             // of invstd
-  BnChannels channels;   // read by Normalise
+  BnChannels channels;   // read by Normalise; BatchNorm reads gamma and beta alone
   Activation activation;
   float negative_slope;  // of LeakyRelu
   void* workspace;       // conv_gemm_workspace() bytes, 16-byte aligned; nothing in it survives
 };
 
+bool conv_gemm_covers(const ConvGemmParams& p);  // of the other two, true is assumed
 int64_t conv_gemm_workspace(const ConvGemmParams& p);
 cudaError_t conv_gemm(const ConvGemmParams& p, cudaStream_t stream);
 
 struct ConvWeightGradParams {
   ConvShape shape;
   DType dtype;           // of both images and of grad_weight
+  bool tf32;             // as in ConvGemmParams
   const void* coarse;    // (N, coarse_h, coarse_w, coarse_channels)
   const void* fine;      // (N, fine_h, fine_w, fine_channels)
   void* grad_weight;     // (coarse_channels, fine_channels, kernel_h, kernel_w) in weight_layout
@@ -78,10 +98,9 @@ struct ConvWeightGradParams {
   void* workspace;       // conv_gemm_weight_grad_workspace() bytes, 16-byte aligned; nothing in it survives
 };
 
+bool conv_gemm_weight_grad_covers(const ConvWeightGradParams& p);
 int64_t conv_gemm_weight_grad_workspace(const ConvWeightGradParams& p);
 cudaError_t conv_gemm_weight_grad(const ConvWeightGradParams& p, cudaStream_t stream);
-
-constexpr int kMaxTaps = 49, kMaxPhases = 16;
 
 // Input pixel of an output pixel (h, w) of a phase: (step_h * h + dh, step_w * w + dw); t = a * kernel_w + b.
 struct ConvTap {

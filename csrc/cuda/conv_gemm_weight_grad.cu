@@ -145,6 +145,10 @@ cudaError_t run_weight_grad(WeightGradPlan& plan, cudaStream_t stream) {
 
 }  // namespace
 
+bool conv_gemm_weight_grad_covers(const ConvWeightGradParams& p) {
+  return p.shape.fits() && (p.dtype != DType::Float32 || p.tf32);
+}
+
 int64_t conv_gemm_weight_grad_workspace(const ConvWeightGradParams& p) {
   const ConvShape& s = p.shape;
   const WeightGradPlan plan = plan_weight_grad(p);

@@ -19,6 +19,9 @@ const char* run_conv_gemm_weight_grad(ConvWeightGradParams p) {
   return guarded([&] { return conv_gemm_weight_grad(p, nullptr); });
 }
 
+bool covers_conv_gemm(ConvGemmParams p) { return conv_gemm_covers(p); }
+bool covers_conv_gemm_weight_grad(ConvWeightGradParams p) { return conv_gemm_weight_grad_covers(p); }
+
 // How a call is cut: rows and columns of a tile, splits of K.
 void plan_of_conv_gemm(ConvGemmParams p, int* plan) {
   const ConvGemmPlan found = plan_conv_gemm(p);

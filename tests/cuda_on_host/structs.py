@@ -102,17 +102,17 @@ class ConvShape(c.Structure):
 
 class ConvGemmParams(c.Structure):
     _fields_ = [
-        ("shape", ConvShape), ("direction", _INT), ("dtype", _INT), ("x", _POINTER), ("weight", _POINTER),
-        ("weight_layout", _INT), ("bias", _POINTER), ("out", _POINTER), ("epilogue", _INT), ("mean", _POINTER),
-        ("var", _POINTER), ("invstd", _POINTER), ("eps", _FLOAT), ("channels", BnChannels), ("activation", _INT),
-        ("negative_slope", _FLOAT), ("workspace", _POINTER),
+        ("shape", ConvShape), ("direction", _INT), ("dtype", _INT), ("tf32", _BOOL), ("x", _POINTER),
+        ("weight", _POINTER), ("weight_layout", _INT), ("bias", _POINTER), ("out", _POINTER), ("z", _POINTER),
+        ("epilogue", _INT), ("mean", _POINTER), ("var", _POINTER), ("invstd", _POINTER), ("eps", _FLOAT),
+        ("channels", BnChannels), ("activation", _INT), ("negative_slope", _FLOAT), ("workspace", _POINTER),
     ]  # fmt: skip
 
 
 class ConvWeightGradParams(c.Structure):
     _fields_ = [
-        ("shape", ConvShape), ("dtype", _INT), ("coarse", _POINTER), ("fine", _POINTER), ("grad_weight", _POINTER),
-        ("weight_layout", _INT), ("workspace", _POINTER),
+        ("shape", ConvShape), ("dtype", _INT), ("tf32", _BOOL), ("coarse", _POINTER), ("fine", _POINTER),
+        ("grad_weight", _POINTER), ("weight_layout", _INT), ("workspace", _POINTER),
     ]  # fmt: skip
 
 
@@ -158,6 +158,11 @@ class Kernels:
         function.argtypes, function.restype = [PARAMS[name], c.POINTER(_INT)], None
         function(PARAMS[name](**fields), plan)
         return list(plan)
+
+    def covers(self, name: str, **fields) -> bool:
+        function = getattr(self.library, f"covers_{name}")
+        function.argtypes, function.restype = [PARAMS[name]], _BOOL
+        return function(PARAMS[name](**fields))
 
     def call(self, name: str, **fields) -> None:
         alive = []  # arrays that the struct points to

@@ -17,12 +17,12 @@ void convolutions(DType dtype, int64_t n, int64_t coarse, int64_t fine, int64_t 
     const auto vector = [&] { return Buffer(channels, DType::Float32); };
     const Buffer bias(channels, dtype), mean = vector(), var = vector(), invstd = vector(), gamma = vector(), beta = vector();
     const Buffer out(up ? n * side * side * fine : n * half * half * coarse, dtype, offset);
-    check("conv_gemm", run_conv_gemm({shape, direction, dtype, up ? small : large, weight, Layout::ChannelsLast, bias, out,
-                                      epilogue, mean, var, invstd, 1e-5f, {mean, invstd, gamma, beta, DType::Float32},
+    check("conv_gemm", run_conv_gemm({shape, direction, dtype, true, up ? small : large, weight, Layout::ChannelsLast, bias,
+                                      out, nullptr, epilogue, mean, var, invstd, 1e-5f, {mean, invstd, gamma, beta, DType::Float32},
                                       Activation::LeakyRelu, 0.2f, nullptr}));
   }
   check("conv_gemm_weight_grad",
-        run_conv_gemm_weight_grad({shape, dtype, small, large, grad, Layout::ChannelsFirst, nullptr}));
+        run_conv_gemm_weight_grad({shape, dtype, true, small, large, grad, Layout::ChannelsFirst, nullptr}));
 }
 
 }  // namespace

@@ -17,7 +17,7 @@ from .structs import ACTIVATIONS, DTYPES, ORDERS, BnChannels, ConvShape
 from .test_kernels import EPS, SLOPE, Guarded, act, assert_close, random_tensor
 
 UP, DOWN = 0, 1
-STORE, STATISTICS, NORMALISE = 0, 1, 2
+STORE, STATISTICS, NORMALISE, BATCH_NORM = range(4)
 LAYOUTS = {"contiguous": 0, "channels_last": 1}
 
 
@@ -126,7 +126,7 @@ def run(kernels, case: Case, direction: int, dtype, layout: str, epilogue: int =
     bias = random_tensor((outputs[1],), dtype, 3)
     out = Guarded(torch.Size(outputs).numel(), dtype, aligned)
     kernels.call(
-        "conv_gemm", shape=case.shape(), direction=direction, dtype=DTYPES[dtype], x=x, weight=weight,
+        "conv_gemm", shape=case.shape(), direction=direction, dtype=DTYPES[dtype], tf32=True, x=x, weight=weight,
         weight_layout=LAYOUTS[layout], bias=bias, out=out.tensor, epilogue=epilogue, **fields,
     )  # fmt: skip
     return view_image(out.check(), outputs), x, weight, bias
@@ -149,6 +149,25 @@ def test_the_cases_take_every_tile_and_splits(host_kernels):
         *(("conv_gemm", direction, *what) for direction in (UP, DOWN) for what in (*both, (128, 64))),
         *(("conv_gemm_weight_grad", *what) for what in both),
     }
+
+
+def test_what_the_kernels_cover(host_kernels):
+    def covers(shape, **fields):
+        both = host_kernels.covers("conv_gemm", shape=shape, **fields)
+        fields.pop("epilogue", None)
+        return both, host_kernels.covers("conv_gemm_weight_grad", shape=shape, **fields)
+
+    for case in CASES:
+        assert covers(case.shape(), tf32=True) == (True, True)
+    assert covers(CASES[1].shape(), dtype=DTYPES[torch.float32]) == (False, False)
+    assert covers(CASES[1].shape(), tf32=True, epilogue=BATCH_NORM) == (False, True)
+    for field, value in (
+        ("samples", 0), ("coarse_channels", -1), ("fine_w", 0), ("samples", 2**31 // (8 * 6 * 40)), ("fine_h", 2**40),
+        ("kernel_h", 13), ("kernel_w", 0), ("stride_h", 9), ("stride_w", 0), ("padding_h", -1), ("padding_w", 65),
+    ):  # fmt: skip
+        shape = CASES[1].shape()
+        setattr(shape, field, value)
+        assert covers(shape, tf32=True) == (False, False), (field, value)
 
 
 def check_convolution(kernels, case, direction, dtype, layout, **options) -> None:
@@ -182,7 +201,7 @@ def check_weight_gradient(kernels, case, dtype, layout) -> None:
     grad = random_weight(case, dtype, layout)
     memory = Guarded(grad.numel(), dtype)
     kernels.call(
-        "conv_gemm_weight_grad", shape=case.shape(), dtype=DTYPES[dtype], coarse=coarse, fine=fine,
+        "conv_gemm_weight_grad", shape=case.shape(), dtype=DTYPES[dtype], tf32=True, coarse=coarse, fine=fine,
         grad_weight=memory.tensor, weight_layout=LAYOUTS[layout],
     )  # fmt: skip
     result = memory.check().as_strided(grad.shape, grad.stride())
