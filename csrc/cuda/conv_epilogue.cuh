@@ -1,0 +1,45 @@
+// What becomes of the sums of a convolution: z = sum + bias and, of Normalise, activation((z - mean) * gamma * invstd +
+// beta), in float. Shared by the convolutions' kernels of every architecture and by the pass that adds up a split product.
+#pragma once
+
+#include "bn_act_math.cuh"
+#include "conv_gemm.h"
+
+namespace fastgan::cuda {
+
+// V neighbouring channels of the output. kTanh: whether that activation may come; a kernel that unrolls its epilogue over
+// all accumulators leaves it out.
+template <class T, int V, bool kTanh = true>
+struct ChannelEpilogue {
+  const ConvGemmParams& p;
+  float bias[V];
+  ChannelAffine affine[V];
+
+  __device__ __forceinline__ ChannelEpilogue(const ConvGemmParams& params, int out_channels, int first) : p(params) {
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      const int c = first + v;
+      const bool inside = c < out_channels;
+      bias[v] = p.bias && inside ? to_float(static_cast<const T*>(p.bias)[c]) : 0.f;
+      affine[v] = p.epilogue == ConvEpilogue::Normalise && inside ? channel_affine(p.channels, c) : ChannelAffine{};
+    }
+  }
+
+  __device__ __forceinline__ void apply(float (&z)[V]) const {
+#pragma unroll
+    for (int v = 0; v < V; ++v) z[v] += bias[v];
+    if (p.epilogue != ConvEpilogue::Normalise) return;
+#pragma unroll
+    for (int v = 0; v < V; ++v) z[v] = normalise(z[v], affine[v]);
+    switch (p.activation) {
+      case Activation::None: break;
+      case Activation::Relu: activate<Activation::Relu>(z, 0.f); break;
+      case Activation::LeakyRelu: activate<Activation::LeakyRelu>(z, p.negative_slope); break;
+      case Activation::Tanh:
+        if constexpr (kTanh) activate<Activation::Tanh>(z, 0.f);
+        break;
+    }
+  }
+};
+
+}  // namespace fastgan::cuda
