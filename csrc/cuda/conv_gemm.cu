@@ -182,11 +182,12 @@ __global__ void __launch_bounds__(Gemm::kThreads, Gemm::kBlocksAnSm) conv_gemm_k
   }
   const int column = column0 + Gemm::template column_of<V < 4 ? 4 : V>();
   constexpr int W = V < 4 ? 4 : V;
-  const ChannelEpilogue<T, W> epilogue(args.p, args.out_channels, column);
+  ChannelTerms terms[W];
+  load_terms<T>(args.p, args.out_channels, column, terms);
   gemm.template for_each_vector<W>([&](int row, float(&sums)[W]) {
     const int pixel = rows[row].output;
     if (pixel < 0) return;
-    epilogue.apply(sums);
+    apply_epilogue(args.p, terms, sums);
     const int64_t offset = static_cast<int64_t>(pixel) * args.out_channels + column;
     store_first(static_cast<T*>(args.p.out) + offset, sums, args.out_channels - column, args.out_by_vector);
   });

@@ -23,6 +23,23 @@ inline int splits_of(int64_t blocks, int64_t steps) {
   return static_cast<int>(wanted < most ? wanted : most < 1 ? 1 : most);
 }
 
+// The same where the launch has at most FASTGAN_CONV_BLOCKS blocks, which take `tiles` tiles of `steps` steps and of so many
+// splits in turn: the fewest steps after each other, a tile's beginning and end and the second launch counted as steps.
+inline int splits_in_turn(int64_t tiles, int64_t steps) {
+  if (tiles >= FASTGAN_CONV_BLOCKS) return 1;
+  constexpr int kStepsATile = 4, kStepsALaunch = 8;
+  int best = 1;
+  int64_t fewest = 0;
+  for (int splits = 1; splits <= steps && tiles * splits < 2 * FASTGAN_CONV_BLOCKS; ++splits) {
+    const int64_t turns = ceil_div(tiles * splits, FASTGAN_CONV_BLOCKS);
+    const int64_t taken = turns * (ceil_div(steps, splits) + kStepsATile) + (splits > 1 ? kStepsALaunch : 0);
+    if (splits > 1 && taken >= fewest) continue;
+    best = splits;
+    fewest = taken;
+  }
+  return best;
+}
+
 // The steps [first, first + count) of split `split`.
 struct StepRange {
   int first, count;
@@ -75,7 +92,9 @@ static __global__ void __launch_bounds__(kPassThreads)
       for (int w = 0; w < W; ++w) z[v + w] += more[w];
     }
   }
-  ChannelEpilogue<T, V>(p, channels, static_cast<int>(i % channels)).apply(z);
+  ChannelTerms terms[V];
+  load_terms<T>(p, channels, static_cast<int>(i % channels), terms);
+  apply_epilogue(p, terms, z);
   store(static_cast<T*>(p.out) + i, z);
 }
 
