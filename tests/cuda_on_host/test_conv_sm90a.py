@@ -1,6 +1,6 @@
 """csrc/cuda/conv_gemm*_sm90a.cu over the executor against PyTorch's convolutions in float64: both directions and the
-weight gradient, thread orders and landing times, phases, tails of every tile dimension, epilogues, splits of K. Without a
-fault they do not race: sweep_conv.cpp."""
+weight gradient, thread orders and landing times, phases, tails of every tile dimension, epilogues, splits of K; faults
+that the race detector finds (without one they do not race: sweep_conv.cpp)."""
 
 from __future__ import annotations
 
