@@ -22,6 +22,8 @@ const char* run_conv_gemm_weight_grad(ConvWeightGradParams p) {
 bool covers_conv_gemm(ConvGemmParams p) { return conv_gemm_covers(p); }
 bool covers_conv_gemm_weight_grad(ConvWeightGradParams p) { return conv_gemm_weight_grad_covers(p); }
 
+void set_resident_blocks(unsigned blocks) { cuda_on_host::options.resident_blocks = blocks; }
+
 // How a call is cut: rows and columns of a tile, splits of K.
 void plan_of_conv_gemm(ConvGemmParams p, int* plan) {
   const ConvGemmPlan found = plan_conv_gemm(p);

@@ -104,7 +104,7 @@ class Convolution:
         self.weight = layer.weight()
         channels = out.shape[1]
         self.bias = layer.random(channels)
-        self.out = out.fill_(torch.nan)
+        self.out, self.z = out.fill_(torch.nan), torch.full_like(out, torch.nan)
         self.moments = torch.full((3, channels), torch.nan)
         self.norm = {name: layer.random(channels).float() for name in ("mean", "invstd", "gamma", "beta")}
         moments = dict(zip(("mean", "var", "invstd"), self.moments, strict=True))
@@ -112,7 +112,7 @@ class Convolution:
             shape=layer.shape, direction=DIRECTIONS[direction], dtype=DTYPES[layer.dtype],
             weight_layout=CHANNELS_LAST, epilogue=epilogue, eps=EPS, negative_slope=SLOPE,
             activation=ACTIVATIONS[activation], channels=BnChannels(**pointers(**self.norm)),
-            **pointers(x=self.x, weight=self.weight, bias=self.bias, out=self.out, **moments),
+            **pointers(x=self.x, weight=self.weight, bias=self.bias, out=self.out, z=self.z, **moments),
         )  # fmt: skip
 
     def formula(self, dtype: torch.dtype) -> torch.Tensor:
@@ -143,8 +143,9 @@ class Convolution:
             scale = z.std(1, correction=0) if name == "mean" else None
             assert_within_oracle(actual, oracle, oracle.float(), name, scale=scale, ulps=SUM_ULPS)
 
-    def bits(self) -> tuple[bytes, bytes]:
-        return self.out.view(torch.int16).numpy().tobytes(), self.moments.numpy().tobytes()
+    def bits(self) -> tuple[bytes, ...]:
+        images = (image.view(torch.int16).numpy().tobytes() for image in (self.out, self.z))
+        return *images, self.moments.numpy().tobytes()
 
 
 class WeightGradient:
@@ -180,7 +181,7 @@ LAYERS = [
     Layer(2, 5, 24, 16, K5),
     Layer(2, 5, 24, 16, K3_UP),
     Layer(2, 5, 24, 16, K2),
-    Layer(1, 31, 24, 16, K1),  # weight gradient: splits
+    Layer(1, 32, 24, 16, K1, width=48),  # weight gradient: splits
 ]
 layers = pytest.mark.parametrize("layer", LAYERS, ids=range(len(LAYERS)))
 
@@ -245,6 +246,35 @@ def test_normalise(library, number, direction, activation):
     call.check()
 
 
+@pytest.mark.parametrize(("number", "direction"), [(1, "down"), (4, "up"), (5, "down")], ids=str)
+def test_batch_norm_in_one_launch(library, number, direction):
+    """z and its statistics are those of Statistics, out is theirs."""
+    layer = LAYERS[number]
+    call = Convolution(layer, direction, BATCH_NORM, "leaky_relu")
+    two_launches = Convolution(layer, direction)
+    for name in ("x", "weight", "bias"):
+        getattr(two_launches, name).copy_(getattr(call, name))
+    assert library.plan(call.params)[2] == library.plan(two_launches.params)[2] == 1
+    for order, landing in (("forward", 0), ("random", 1)):
+        assert library.run(call.params, ORDERS[order], landing) is None
+        assert library.run(two_launches.params) is None
+        assert torch.equal(call.z, two_launches.out) and torch.equal(call.moments, two_launches.moments)
+        mean, _, invstd, gamma, beta = (
+            v.double().view(1, -1, 1, 1) for v in (*call.moments, call.norm["gamma"], call.norm["beta"])
+        )
+        z = call.z.double()
+        exact = act((z - mean) * (gamma * invstd) + beta, "leaky_relu")
+        # roundings of the difference, the scale, the multiply-add and the slope
+        magnitude = (z.abs() + mean.abs()) * (gamma * invstd).abs() + beta.abs()
+        assert_within_float_sums(call.out, exact, magnitude, 5)
+        call.out.fill_(torch.nan)
+
+
+def test_batch_norm_of_more_tiles_than_multiprocessors_is_refused(library):
+    call = Convolution(Layer(40, 8, 72, 8, K4), "down", BATCH_NORM)
+    assert library.run(call.params) == "launch returned error 801"
+
+
 def test_without_statistics_nothing_but_the_product_is_written(library):
     call = Convolution(LAYERS[1], "up", STORE)
     assert library.run(call.params) is None
@@ -252,7 +282,7 @@ def test_without_statistics_nothing_but_the_product_is_written(library):
 
 
 def test_what_is_not_covered_is_refused(library):
-    calls = [Convolution(LAYERS[1], "up", NORMALISE, "tanh"), Convolution(LAYERS[1], "up", BATCH_NORM)]
+    calls = [Convolution(LAYERS[1], "up", NORMALISE, "tanh"), Convolution(LAYERS[1], "up", BATCH_NORM, "tanh")]
     not_whole_chunks = Layer(1, 4, 8, 12, K4)
     calls += [Convolution(not_whole_chunks, "up"), WeightGradient(not_whole_chunks)]
     for call in calls:
@@ -268,9 +298,12 @@ def test_faults_are_races(tmp_path, race_detector):
         tmp_path,
         ("wgmma_gemm_sm90a.cuh", release, early),
         ("conv_gemm_weight_grad_sm90a.cu", "static_cast<int64_t>(tile.split) * args.taps + ", ""),
+        ("conv_gemm_sm90a.cu", "grid_sync();\n  for (int c", "for (int c"),
     )
     library = Library(compile_with_races(tmp_path / "races.so", SOURCE, race_detector, "-shared", csrc=sources))
     released_while_read = library.run(Convolution(Layer(1, 4, 72, 72, K4), "up").params)
     assert "race on shared memory" in released_while_read and "wgmma's read" in released_while_read
     one_place_for_all_splits = library.run(WeightGradient(LAYERS[10]).params)
     assert "race on global memory" in one_place_for_all_splits and "_weight_grad_sm90a.cu" in one_place_for_all_splits
+    combined_too_early = library.run(Convolution(Layer(1, 12, 16, 72, K1), "up", BATCH_NORM).params)
+    assert "race on global memory" in combined_too_early and "conv_gemm_sm90a.cu" in combined_too_early
