@@ -21,6 +21,7 @@ from torch import nn
 
 from fastgan.architectures.base import Architecture, Phase, Stage
 from fastgan.data.batch import Batch
+from fastgan.ops import _conv_choices
 from fastgan.training import graphs, rng
 from fastgan.training.batches import BatchStream
 from fastgan.training.callbacks import BestMetric, Callback, Metric, MetricsFile, Progress, SampleGrid
@@ -397,6 +398,7 @@ class Trainer:
             "meter": self._meter.state_dict(),
             "rng": rng.get_state(self.device),
             "callbacks": {name: callback.state_dict() for name, callback in self._named_callbacks()},
+            "convolution_choices": _conv_choices.state(self.device),
         }
         self.run.save("last", state)
         self._saved_step = self.step
@@ -419,6 +421,7 @@ class Trainer:
         self.stage_number, self.stage_step = state["stage"], state["stage_step"]
         self.batches.position = state["position"]
         self._meter.load_state_dict(state["meter"], self.device)
+        _conv_choices.load_state(state.get("convolution_choices", {}), self.device)
         for name, callback in self._named_callbacks():
             if name in state["callbacks"]:
                 callback.load_state_dict(state["callbacks"][name])
@@ -470,7 +473,8 @@ def _algorithms(deterministic: bool) -> Iterator[None]:
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     try:
-        yield
+        with _conv_choices.fixed():
+            yield
     finally:
         torch.use_deterministic_algorithms(before[0])
         torch.backends.cudnn.benchmark = before[1]

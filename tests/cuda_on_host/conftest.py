@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -58,3 +59,33 @@ def ops(kernels_library):
     torch.ops.load_library(output)
     yield torch.ops.cuda_on_host
     library._destroy()
+
+
+class Device:
+    """The device as the ops of ``ops`` see it, and what they chose for it."""
+
+    def __init__(self, library: Path) -> None:
+        self._library = ctypes.CDLL(str(library))
+        self._library.chosen_conv.restype = ctypes.c_char_p
+
+    def set(self, major: int = 9, minor: int = 0, capturing: bool = False) -> None:
+        self._library.set_device(major, minor, capturing)
+
+    def set_times(self, *milliseconds: float) -> None:
+        """What timings find from now on, over and over."""
+        self._library.set_times((ctypes.c_float * len(milliseconds))(*milliseconds), len(milliseconds))
+
+    def plan(self, word: str) -> None:
+        self._library.set_conv_choice(word.encode())
+
+    def chosen(self, key: str) -> str:
+        return self._library.chosen_conv(key.encode()).decode()
+
+
+@pytest.fixture
+def device(ops, kernels_library):
+    device = Device(kernels_library.with_name("ops.so"))
+    yield device
+    device.set()
+    device.set_times(1.0)
+    device.plan("auto")
