@@ -20,7 +20,7 @@ def sweep(executable: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([executable, *arguments], capture_output=True, text=True, env=environment, timeout=120)
 
 
-@pytest.mark.parametrize("source", ["sweep.cpp", "sweep_conv.cpp"])
+@pytest.mark.parametrize("source", ["sweep.cpp", "sweep_conv.cpp", "sweep_conv_sm90a.cpp"])
 def test_the_kernels_stay_inside_their_memory_and_the_language(tmp_path, source):
     done = sweep(compile_for_host(tmp_path / "sweep", HERE / source, *SANITIZE))
     assert done.returncode == 0, done.stdout + done.stderr
