@@ -145,6 +145,7 @@ def test_owed_until_measured(owed, tmp_path):
     step = "step dcgan 64 px, batch 128"
     assert f"{step}: bfloat16, tf32, float32 (goal 5x eager, 1.5x the strongest PyTorch)" in first
     assert f"{step}, beside torch.compile: bfloat16, tf32" in first
+    assert "layers of DCGAN, batch 256: 40 in bfloat16" in first
     check_file(tmp_path / "nvidia-h200")
     case = next(c for c in owed.bench.all_cases("cuda") if str(c) == step)
     row = gpu_row(case, {"eager": 5e-3, "compile channels_last + graph": 2e-3, "fastgan + graph": 1e-3})
