@@ -106,8 +106,8 @@ class Device:
 
 
 @pytest.fixture
-def device(ops, kernels_library):
-    device = Device(kernels_library.with_name("ops.so"))
+def device(ops, ops_library):
+    device = Device(ops_library)
     yield device
     device.set()
     device.set_times(1.0)
