@@ -137,7 +137,7 @@ def penalty_path(critic: nn.Module) -> str:
 
 
 def _penalty_by_fastgan(critic, real, fake, epsilon) -> torch.Tensor:
-    return ops.gradient_penalty(critic, real, fake, weight=LAMBDA_GP, epsilon=epsilon)
+    return ops.gradient_penalty(critic, real, fake, weight=LAMBDA_GP, epsilon=epsilon, autocast=True)
 
 
 def cases(batch_size: int = BATCH_SIZE, suffix: str = "") -> list[GradientPenaltyCase]:

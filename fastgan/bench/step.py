@@ -228,7 +228,9 @@ class StepCase(Case):
                 implementation = f"{penalty_path(critic)}, {implementation}"
 
             def penalty(critic, real, fake, epsilon):
-                return fastgan.ops.gradient_penalty(critic, real, fake, weight=LAMBDA_GP, epsilon=epsilon)
+                return fastgan.ops.gradient_penalty(
+                    critic, real, fake, weight=LAMBDA_GP, epsilon=epsilon, autocast=True
+                )
         elif base_of(provider) in COMPILED:
             plain = copy.copy(critic)  # the same parameters
             for net in (generator, critic):
