@@ -59,8 +59,8 @@ class TrainOptions:
     """processes that read data ahead"""
     resume: Literal["auto", "must", "never"] = "auto"
     """auto: go on with the run in --out if there is one"""
-    strict: bool = False
-    """stop at a corrupt image instead of skipping it"""
+    skip_broken: bool = False
+    """leave out images that cannot be read instead of refusing the data"""
     deterministic: bool = False
     """on CUDA: deterministic algorithms only"""
     cuda_graph: bool = False
@@ -89,7 +89,7 @@ def train(cls: type[Architecture], options: TrainOptions, model: dict[str, Any])
         options.data,
         image_size=image_size,
         channels=model.get("channels"),
-        strict=options.strict,
+        skip_broken=options.skip_broken,
         size=options.limit,
         seed=options.seed,
     )

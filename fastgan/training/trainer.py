@@ -29,6 +29,7 @@ from fastgan.training.ema import ExponentialMovingAverage
 from fastgan.training.meter import Meter
 from fastgan.training.options import (
     check_batch,
+    check_classes,
     check_count,
     check_stages,
     choose_device,
@@ -56,7 +57,8 @@ class Trainer:
     architecture
         Any ``fastgan.Architecture``; trained in place.
     data
-        A map-style data set (what it offers: ``fastgan.training.batches``), or what ``fastgan.data.load`` takes.
+        What ``fastgan.data.load`` takes: a name, a folder or zip of images, a data set of torchvision or Hugging Face
+        ``datasets``, or any map-style data set (what it offers: ``fastgan.training.batches``).
     steps
         Length of the whole run, over all stages. A finished run is extended by asking for more.
     batch_size
@@ -83,8 +85,8 @@ class Trainer:
         ``"auto"``: go on with the run in ``out``, if any; ``"must"``: there has to be one; ``"never"``: there must not.
     callbacks
         More of ``fastgan.training.callbacks.Callback``, called after the built-in ones.
-    strict
-        For ``data`` by name or path: stop at a corrupt image instead of skipping it.
+    skip_broken
+        For ``data`` by name or path: leave out images that cannot be read, instead of refusing the data.
     deterministic
         On CUDA: deterministic algorithms only, so that a resumed run is bit-exact there too. The CPU always is.
     cuda_graph
@@ -127,7 +129,7 @@ class Trainer:
         num_workers: int = 0,
         resume: str = "auto",
         callbacks: Iterable[Callback] = (),
-        strict: bool = False,
+        skip_broken: bool = False,
         deterministic: bool = False,
         cuda_graph: bool = False,
         progress: bool = True,
@@ -161,8 +163,15 @@ class Trainer:
         self.dry_run = dry_run
         self.log_every = log_every
         self.checkpoint_every = checkpoint_every
-        dataset = load_data(data, architecture, strict) if isinstance(data, (str, os.PathLike)) else data
-        self.batches = BatchStream(dataset, batch_size, seed=seed, device=self.device, num_workers=num_workers)
+        dataset = load_data(data, architecture, skip_broken)
+        self.batches = BatchStream(
+            dataset,
+            batch_size,
+            seed=seed,
+            device=self.device,
+            num_workers=num_workers,
+            num_classes=check_classes(dataset, architecture),
+        )
         self.run = None if out is None or dry_run else RunFolder(out)
         self.callbacks: list[Callback] = [
             *([BestMetric(metric, metric_every)] if metric is not None else []),
