@@ -63,6 +63,8 @@ class TrainOptions:
     """leave out images that cannot be read instead of refusing the data"""
     deterministic: bool = False
     """on CUDA: deterministic algorithms only"""
+    augment: Literal["none", "diffaugment", "ada"] = "none"
+    """transform what the discriminator sees, for few images: always, or as its overfitting asks for"""
     cuda_graph: bool = False
     """on CUDA: replay each update as one CUDA graph (not verified on hardware yet)"""
     dry_run: bool = False
@@ -116,6 +118,7 @@ def train(cls: type[Architecture], options: TrainOptions, model: dict[str, Any])
         num_workers=options.workers,
         resume=options.resume,
         deterministic=options.deterministic,
+        augment=None if options.augment == "none" else options.augment,
         cuda_graph=options.cuda_graph,
         dry_run=options.dry_run,
     )

@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import nn
 from fastgan.architectures.base import Architecture, Phase, Stage
 from fastgan.data.batch import Batch
 from fastgan.training import graphs, rng
+from fastgan.training.augment import DiscriminatorAugment
 from fastgan.training.batches import BatchStream
 from fastgan.training.callbacks import BestMetric, Callback, Metric, MetricsFile, Progress, SampleGrid
 from fastgan.training.checkpoint import CheckpointError, load_networks
@@ -89,6 +90,10 @@ class Trainer:
         For ``data`` by name or path: leave out images that cannot be read, instead of refusing the data.
     deterministic
         On CUDA: deterministic algorithms only, so that a resumed run is bit-exact there too. The CPU always is.
+    augment
+        What the discriminator sees, real and generated, is transformed at random, which lets few images suffice:
+        ``"diffaugment"`` (always) or ``"ada"`` (as often as its overfitting asks for), or a module on pictures, such as
+        ``fastgan.nn.DiffAugment("translation,cutout")``. A gradient penalty is then slower: training/augment.py.
     cuda_graph
         On CUDA: record each phase's update as a CUDA graph and replay it, where the host is what training waits for.
         What cannot be recorded runs eagerly; ``updates.report`` says of every phase which, and why. Off by default: not
@@ -131,6 +136,7 @@ class Trainer:
         callbacks: Iterable[Callback] = (),
         skip_broken: bool = False,
         deterministic: bool = False,
+        augment: str | nn.Module | None = None,
         cuda_graph: bool = False,
         progress: bool = True,
         dry_run: bool = False,
@@ -160,6 +166,7 @@ class Trainer:
         self.resume = resume
         self.deterministic = deterministic
         self.cuda_graph = cuda_graph
+        self.augment = None if augment is None else DiscriminatorAugment(architecture, augment, self.device)
         self.dry_run = dry_run
         self.log_every = log_every
         self.checkpoint_every = checkpoint_every
@@ -206,6 +213,7 @@ class Trainer:
                 "num_workers": num_workers,
                 "deterministic": deterministic,
                 "cuda_graph": cuda_graph,
+                "augment": augment if augment is None or isinstance(augment, str) else repr(augment),
             },
             "environment": environment(self.device),
         }
@@ -218,6 +226,8 @@ class Trainer:
         self.stage_number = 0
         self.stage_step = 0  # steps done in this stage
         self.batches.position = 0
+        if self.augment is not None:
+            self.augment.reset()
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self._meter = Meter()
         self.updates = Updates(self._meter, self.ema)
@@ -230,7 +240,13 @@ class Trainer:
     # -- the loop ------------------------------------------------------------------------------------------------------
     def fit(self) -> Architecture:
         """Train until ``steps``; returns the architecture (``averaged()`` gives its averaged generators)."""
-        with rng.isolated(self.seed, self.device), _training(self.architecture), _algorithms(self.deterministic):
+        augmented = self.augment.installed() if self.augment is not None else nullcontext()
+        with (
+            rng.isolated(self.seed, self.device),
+            _training(self.architecture),
+            _algorithms(self.deterministic),
+            augmented,
+        ):
             if self.dry_run:
                 self._walk_once()
                 return self.architecture
@@ -288,6 +304,8 @@ class Trainer:
         for phase in stage.phases:
             batch = self._train_phase(phase, batch)
         self.updates.average()
+        if self.augment is not None:
+            self.augment.check()
         self.step += 1
         self.stage_step += 1
 
@@ -297,6 +315,8 @@ class Trainer:
             for _ in range(phase.repeats(self.stage_step)):
                 if phase.fresh_batch or batch is None:
                     batch = self._next_batch()
+                if self.augment is not None:
+                    self.augment.batch = batch
                 set_options(phase, optimizer, self.stage_step)
                 self.updates.update(phase, optimizer, batch, self.stage_step)
         return batch
@@ -358,6 +378,8 @@ class Trainer:
             losses = self._losses()  # waits for the device, so that the time below is that of finished work
             seconds = time.perf_counter() - self._clock
             record = {**losses, "images_per_second": self._images / max(seconds, 1e-9)}
+            if self.augment is not None:
+                record |= self.augment.record()
             self._images = 0
         started = time.perf_counter()
         for callback in self.callbacks:
@@ -405,6 +427,7 @@ class Trainer:
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "meter": self._meter.state_dict(),
             "rng": rng.get_state(self.device),
+            "augment": self.augment.state_dict() if self.augment is not None else None,
             "callbacks": {name: callback.state_dict() for name, callback in self._named_callbacks()},
         }
         self.run.save("last", state)
@@ -428,6 +451,8 @@ class Trainer:
         self.stage_number, self.stage_step = state["stage"], state["stage_step"]
         self.batches.position = state["position"]
         self._meter.load_state_dict(state["meter"], self.device)
+        if self.augment is not None:
+            self.augment.load_state_dict(state["augment"])
         for name, callback in self._named_callbacks():
             if name in state["callbacks"]:
                 callback.load_state_dict(state["callbacks"][name])
