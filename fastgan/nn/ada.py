@@ -59,6 +59,7 @@ class AdaptiveAugment(nn.Module):
         self.register_buffer("signs", torch.zeros(()))  # since the last adjustment: sum of sign(D(real))
         self.register_buffer("logits", torch.zeros(()))  # how many of them
         self.register_buffer("batches", torch.zeros(()))
+        self.register_buffer("taps", torch.tensor(SYM6), persistent=False)
 
     @torch.no_grad()
     def observe(self, logits: torch.Tensor) -> None:
@@ -74,7 +75,7 @@ class AdaptiveAugment(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.shape[1] not in (1, 3):
             raise ValueError(f"ada takes pictures of 1 or 3 channels, got {x.shape[1]}: use diffaugment")
-        return _colored(_warped(x, self.p), self.p)
+        return _colored(_warped(x, self.p, self.taps), self.p)
 
     def extra_repr(self) -> str:
         return f"target={self.target}, images={self.images}, interval={self.interval}"
@@ -166,7 +167,7 @@ def _inverse_geometry(draw: _Draw, height: int, width: int) -> torch.Tensor:
     return inverse
 
 
-def _warped(x: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+def _warped(x: torch.Tensor, p: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
     """Blitting and geometry in one resampling, at twice the resolution between two low-pass filters (appendix B)."""
     n, _, height, width = x.shape
     if min(height, width) < TAPS // 2 + 1:
@@ -174,7 +175,7 @@ def _warped(x: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
             f"ada takes pictures of at least {TAPS // 2 + 1} pixels, got {height}x{width}: use diffaugment"
         )
     inverse = _inverse_geometry(_Draw(x, p), height, width)
-    fine = _doubled(x)
+    fine = _resampled(x, _doubling(taps, height), _doubling(taps, width))
     # sample i of an axis of the doubled picture lies (i - CENTRE) / 2 pixels from the first pixel's centre; the output
     # has all that the halving filter reads, the input begins and ends at the picture's first and last pixel
     rows, columns = (
@@ -189,37 +190,40 @@ def _warped(x: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
         ],
         -1,
     )
-    origin = torch.einsum("nij,hwj->nhwi", inverse[:, :2], place)
-    grid = origin / torch.tensor([(width - 1) / 2, (height - 1) / 2], device=x.device)  # -1 and 1: first and last pixel
-    warped = _halved(_Sample.apply(fine, grid.to(x.dtype)))
+    origin = torch.einsum("nij,hwj->ihwn", inverse[:, :2], place).unbind()
+    grid = torch.stack([origin[0] * (2 / (width - 1)), origin[1] * (2 / (height - 1))]).permute(
+        3, 1, 2, 0
+    )  # in [-1, 1]
+    warped = _Sample.apply(fine, grid.to(x.dtype).contiguous())
+    warped = _resampled(warped, _halving(taps, height), _halving(taps, width))
     untouched = (inverse == torch.eye(3, device=x.device)).all(2).all(1)
     return torch.where(untouched.view(n, 1, 1, 1), x, warped)
 
 
-def _filters(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    taps = torch.tensor(SYM6, dtype=x.dtype, device=x.device)
-    return taps.view(1, 1, -1, 1), taps.view(1, 1, 1, -1)
+def _filter(taps: torch.Tensor, rows: torch.Tensor, columns: int) -> torch.Tensor:
+    """(R, columns): sample r takes taps[rows[r] - 2 c] of sample c. As a matrix, since a product with a small dense one
+    is faster than a convolution of single channels, which both of its derivatives are again."""
+    tap = rows[:, None] - 2 * torch.arange(columns, device=taps.device)
+    return taps[tap.clamp(0, TAPS - 1)] * ((tap >= 0) & (tap < TAPS))
 
 
-def _doubled(x: torch.Tensor) -> torch.Tensor:
-    """(N, C, H, W) -> (N, C, 2H - 1, 2W - 1): from the first pixel to the last, and one sample between every two."""
-    n, c, height, width = x.shape
+def _doubling(taps: torch.Tensor, size: int) -> torch.Tensor:
+    """(2 size - 1, size): from the first pixel to the last, and one sample between every two; edges are mirrored."""
     margin = TAPS // 2
-    x = F.pad(x, (margin,) * 4, mode="reflect").reshape(n * c, 1, height + 2 * margin, width + 2 * margin)
-    vertical, horizontal = _filters(x)
-    x = F.conv_transpose2d(F.conv_transpose2d(x, vertical, stride=(2, 1)), horizontal, stride=(1, 2))
-    first = 2 * margin + CENTRE
-    x = x[:, :, first : first + 2 * height - 1, first : first + 2 * width - 1]
-    return x.reshape(n, c, 2 * height - 1, 2 * width - 1)
+    samples = torch.arange(2 * size - 1, device=taps.device) + 2 * margin + CENTRE
+    padded = _filter(taps, samples, size + 2 * margin)
+    mirrored = (torch.arange(-margin, size + margin, device=taps.device)).abs()
+    mirrored = size - 1 - (size - 1 - mirrored).abs()
+    return torch.zeros(2 * size - 1, size, device=taps.device).index_add(1, mirrored, padded)
 
 
-def _halved(x: torch.Tensor) -> torch.Tensor:
-    """(N, C, 2H + TAPS - 2, 2W + TAPS - 2) -> (N, C, H, W)."""
-    n, c, height, width = x.shape
-    vertical, horizontal = _filters(x)
-    x = x.reshape(n * c, 1, height, width)
-    x = F.conv2d(F.conv2d(x, vertical, stride=(2, 1)), horizontal, stride=(1, 2))
-    return x.reshape(n, c, *x.shape[2:])
+def _halving(taps: torch.Tensor, size: int) -> torch.Tensor:
+    """(size, 2 size + TAPS - 2), the adjoint of doubling without edges."""
+    return _filter(taps, torch.arange(2 * size + TAPS - 2, device=taps.device), size).T
+
+
+def _resampled(x: torch.Tensor, vertical: torch.Tensor, horizontal: torch.Tensor) -> torch.Tensor:
+    return vertical.to(x.dtype) @ x @ horizontal.T.to(x.dtype)
 
 
 # bilinear, mirrored at the centres of the outermost samples
@@ -276,12 +280,12 @@ def _color_matrix(draw: _Draw) -> torch.Tensor:
     saturation = draw.often(draw.factor(1.0), 1)
 
     eye = torch.eye(4, device=brightness.device)
-    ones = torch.tensor([1.0, 1.0, 1.0, 0.0], device=eye.device)
+    ones = 1 - eye[3]
     luma = torch.outer(ones, ones) / 3  # projection on the grey axis
-    colours = torch.diag(ones) - luma
+    colors = torch.diag(ones) - luma
     last = eye - torch.diag(ones)
-    # cross product with the grey axis: turns hues by a quarter
-    turn = torch.tensor([[0, -1.0, 1, 0], [1, 0, -1, 0], [-1, 1, 0, 0], [0, 0, 0, 0]], device=eye.device) / math.sqrt(3)
+    cycle = F.pad(torch.eye(3, device=eye.device).roll(1, 0), (0, 1, 0, 1))
+    turn = (cycle - cycle.T) / math.sqrt(3)  # cross product with the grey axis: turns hues by a quarter
 
     def of(number: torch.Tensor) -> torch.Tensor:
         return number.view(-1, 1, 1)
@@ -289,6 +293,6 @@ def _color_matrix(draw: _Draw) -> torch.Tensor:
     shift = eye + of(brightness) * torch.outer(ones, eye[3])
     scale = of(contrast) * torch.diag(ones) + last
     flipped = eye - 2 * of(flip) * luma
-    hue = luma + last + of(angle.cos()) * colours + of(angle.sin()) * turn
-    vivid = luma + last + of(saturation) * colours
+    hue = luma + last + of(angle.cos()) * colors + of(angle.sin()) * turn
+    vivid = luma + last + of(saturation) * colors
     return vivid @ hue @ flipped @ scale @ shift

@@ -108,7 +108,7 @@ def test_doubling_and_halving_is_the_identity() -> None:
 def warped(x: torch.Tensor, matrix: list[list[float]], monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
     inverse = torch.tensor(matrix).expand(len(x), 3, 3)
     monkeypatch.setattr(ada, "_inverse_geometry", lambda draw, height, width: inverse)
-    return ada._warped(x, torch.zeros(()))
+    return ada._warped(x, torch.zeros(()), torch.tensor(ada.SYM6))
 
 
 def inner(x: torch.Tensor) -> torch.Tensor:
