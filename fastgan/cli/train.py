@@ -62,14 +62,16 @@ class TrainOptions:
     resume: Literal["auto", "must", "never"] = "auto"
     """auto: go on with the run in --out if there is one; must: there has to be one, and learning rates and precision
     may be other than they were"""
-    strict: bool = False
-    """stop at a corrupt image instead of skipping it"""
+    skip_broken: bool = False
+    """leave out images that cannot be read instead of refusing the data"""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """of the networks; auto: bfloat16 on GPUs that compute in it, else float32"""
     gradient_alarm: float | None = None
     """record the norm of each network's gradient and warn above this; 100 is trouble; none: do not look"""
     deterministic: bool = False
     """on CUDA: deterministic algorithms only"""
+    augment: Literal["none", "diffaugment", "ada"] = "none"
+    """transform what the discriminator sees, for few images: always, or as its overfitting asks for"""
     cuda_graph: bool = False
     """on CUDA: replay each update as one CUDA graph (not verified on hardware yet)"""
     dry_run: bool = False
@@ -100,7 +102,7 @@ def train(cls: type[Architecture], options: TrainOptions, model: dict[str, Any])
         options.data,
         image_size=image_size,
         channels=model.get("channels"),
-        strict=options.strict,
+        skip_broken=options.skip_broken,
         size=options.limit,
         seed=options.seed,
     )
@@ -129,6 +131,7 @@ def train(cls: type[Architecture], options: TrainOptions, model: dict[str, Any])
         callbacks=_callbacks(options),
         precision=options.precision,
         deterministic=options.deterministic,
+        augment=None if options.augment == "none" else options.augment,
         cuda_graph=options.cuda_graph,
         dry_run=options.dry_run,
     )

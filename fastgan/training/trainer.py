@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +23,7 @@ from fastgan.architectures.base import Architecture, Phase, Stage
 from fastgan.data.batch import Batch
 from fastgan.ops import _conv_choices
 from fastgan.training import graphs, rng
+from fastgan.training.augment import DiscriminatorAugment
 from fastgan.training.batches import BatchStream
 from fastgan.training.callbacks import BestMetric, Callback, Metric, MetricsFile, Progress, SampleGrid
 from fastgan.training.checkpoint import CheckpointError, load_networks
@@ -30,6 +31,7 @@ from fastgan.training.ema import ExponentialMovingAverage
 from fastgan.training.meter import Meter
 from fastgan.training.options import (
     check_batch,
+    check_classes,
     check_count,
     check_stages,
     choose_device,
@@ -65,7 +67,8 @@ class Trainer:
     architecture
         Any ``fastgan.Architecture``; trained in place.
     data
-        A map-style data set (what it offers: ``fastgan.training.batches``), or what ``fastgan.data.load`` takes.
+        What ``fastgan.data.load`` takes: a name, a folder or zip of images, a data set of torchvision or Hugging Face
+        ``datasets``, or any map-style data set (what it offers: ``fastgan.training.batches``).
     steps
         Length of the whole run, over all stages. A finished run is extended by asking for more.
     batch_size
@@ -93,13 +96,17 @@ class Trainer:
         precision may be others than its own; ``"never"``: there must not be one.
     callbacks
         More of ``fastgan.training.callbacks.Callback``, called after the built-in ones.
-    strict
-        For ``data`` by name or path: stop at a corrupt image instead of skipping it.
+    skip_broken
+        For ``data`` by name or path: leave out images that cannot be read, instead of refusing the data.
     precision
         ``"float32"``, ``"bfloat16"`` or ``"float16"`` (with scaled losses) for the networks; ``"auto"``: bfloat16 on
         GPUs that compute in it, else float32 (``fastgan.training.precision``).
     deterministic
         On CUDA: deterministic algorithms only, so that a resumed run is bit-exact there too. The CPU always is.
+    augment
+        What the discriminator sees, real and generated, is transformed at random, which lets few images suffice:
+        ``"diffaugment"`` (always) or ``"ada"`` (as often as its overfitting asks for), or a module on pictures, such as
+        ``fastgan.nn.DiffAugment("translation,cutout")``. A gradient penalty is then slower: training/augment.py.
     cuda_graph
         On CUDA: record each phase's update as a CUDA graph and replay it, where the host is what training waits for.
         What cannot be recorded runs eagerly; ``updates.report`` says of every phase which, and why. Off by default: not
@@ -141,9 +148,10 @@ class Trainer:
         num_workers: int = 0,
         resume: str = "auto",
         callbacks: Iterable[Callback] = (),
-        strict: bool = False,
+        skip_broken: bool = False,
         precision: str = "auto",
         deterministic: bool = False,
+        augment: str | nn.Module | None = None,
         cuda_graph: bool = False,
         progress: bool = True,
         dry_run: bool = False,
@@ -174,11 +182,19 @@ class Trainer:
         self.deterministic = deterministic
         self.cuda_graph = cuda_graph
         self._precision_name = choose_precision(precision, self.device)
+        self.augment = None if augment is None else DiscriminatorAugment(architecture, augment, self.device)
         self.dry_run = dry_run
         self.log_every = log_every
         self.checkpoint_every = checkpoint_every
-        dataset = load_data(data, architecture, strict) if isinstance(data, (str, os.PathLike)) else data
-        self.batches = BatchStream(dataset, batch_size, seed=seed, device=self.device, num_workers=num_workers)
+        dataset = load_data(data, architecture, skip_broken)
+        self.batches = BatchStream(
+            dataset,
+            batch_size,
+            seed=seed,
+            device=self.device,
+            num_workers=num_workers,
+            num_classes=check_classes(dataset, architecture),
+        )
         self.run = None if out is None or dry_run else RunFolder(out)
         self.callbacks: list[Callback] = [
             *([BestMetric(metric, metric_every)] if metric is not None else []),
@@ -214,6 +230,7 @@ class Trainer:
                 "precision": self._precision_name,
                 "deterministic": deterministic,
                 "cuda_graph": cuda_graph,
+                "augment": augment if augment is None or isinstance(augment, str) else repr(augment),
             },
             "environment": environment(self.device),
         }
@@ -226,6 +243,8 @@ class Trainer:
         self.stage_number = 0
         self.stage_step = 0  # steps done in this stage
         self.batches.position = 0
+        if self.augment is not None:
+            self.augment.reset()
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self._meter = Meter()
         self.precision = Precision(self._precision_name, self.device)
@@ -240,7 +259,13 @@ class Trainer:
     # -- the loop ------------------------------------------------------------------------------------------------------
     def fit(self) -> Architecture:
         """Train until ``steps``; returns the architecture (``averaged()`` gives its averaged generators)."""
-        with rng.isolated(self.seed, self.device), _training(self.architecture), _algorithms(self.deterministic):
+        augmented = self.augment.installed() if self.augment is not None else nullcontext()
+        with (
+            rng.isolated(self.seed, self.device),
+            _training(self.architecture),
+            _algorithms(self.deterministic),
+            augmented,
+        ):
             if self.dry_run:
                 self._walk_once()
                 return self.architecture
@@ -300,6 +325,8 @@ class Trainer:
         for phase in stage.phases:
             batch = self._train_phase(phase, batch)
         self.updates.average()
+        if self.augment is not None:
+            self.augment.check()
         self.step += 1
         self.stage_step += 1
 
@@ -309,6 +336,8 @@ class Trainer:
             for _ in range(phase.repeats(self.stage_step)):
                 if phase.fresh_batch or batch is None:
                     batch = self._next_batch()
+                if self.augment is not None:
+                    self.augment.batch = batch
                 set_options(phase, optimizer, self.stage_step)
                 self.updates.update(phase, optimizer, batch, self.stage_step)
         return batch
@@ -370,6 +399,8 @@ class Trainer:
             losses = self._losses()  # waits for the device, so that the time below is that of finished work
             seconds = time.perf_counter() - self._clock
             record = {**losses, **self.precision.record(), "images_per_second": self._images / max(seconds, 1e-9)}
+            if self.augment is not None:
+                record |= self.augment.record()
             self._images = 0
         started = time.perf_counter()
         for callback in self.callbacks:
@@ -436,6 +467,7 @@ class Trainer:
             "meter": self._meter.state_dict(),
             "precision": self.precision.state_dict(),
             "rng": rng.get_state(self.device),
+            "augment": self.augment.state_dict() if self.augment is not None else None,
             "callbacks": {name: callback.state_dict() for name, callback in self._named_callbacks()},
             "convolution_choices": _conv_choices.state(self.device),
         }
@@ -463,6 +495,8 @@ class Trainer:
         self._meter.load_state_dict(state["meter"], self.device)
         self.precision.load_state_dict(state["precision"])
         _conv_choices.load_state(state.get("convolution_choices", {}), self.device)
+        if self.augment is not None:
+            self.augment.load_state_dict(state["augment"])
         for name, callback in self._named_callbacks():
             if name in state["callbacks"]:
                 callback.load_state_dict(state["callbacks"][name])

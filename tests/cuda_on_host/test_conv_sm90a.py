@@ -271,7 +271,9 @@ def test_no_race(tmp_path, race_detector):
 
 
 def test_faults_are_races(tmp_path, race_detector):
-    release = "if (previous && threadIdx.x % kWarp == 0) mbarrier_arrive(previous);\n        previous = empty_ + place_;"
+    release = (
+        "if (previous && threadIdx.x % kWarp == 0) mbarrier_arrive(previous);\n        previous = empty_ + place_;"
+    )
     early = "previous = empty_ + place_;\n        if (threadIdx.x % kWarp == 0) mbarrier_arrive(previous);"
     sources = faulty_sources(
         tmp_path,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 import fastgan
-from fastgan.architectures.base import Architecture, Phase, Stage
+from fastgan.architectures.base import Architecture, Phase, Stage, option
 from fastgan.training.callbacks import Callback
 from fastgan.training.trainer import Trainer, TrainingDiverged
 
@@ -253,6 +254,33 @@ def test_bad_stages() -> None:
         walk.stages = lambda stages=stages: stages
         with pytest.raises(ValueError, match=message):
             run(walk)
+
+
+class Labelled(Walk):
+    """Reads labels of three classes."""
+
+    @dataclass(frozen=True)
+    class Config(Architecture.Config):
+        num_classes: int = option(3, "classes")
+
+    needs: ClassVar[tuple[str, ...]] = ("image", "label")
+
+
+def test_the_data_s_classes_must_be_the_architecture_s() -> None:
+    data = Images(20)
+    data.classes = ("a", "b", "c")
+    run(Labelled(), data)
+    data.classes = ("a", "b")
+    with pytest.raises(ValueError, match="the data has 2 classes and Labelled num_classes=3: create it with num_cl"):
+        run(Labelled(), data)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_label_out_of_range_is_named(workers: int) -> None:
+    image = torch.zeros(1, 4, 4)
+    run(Labelled(), [(image, label) for label in (0, 2, -1, 1)])  # -1: unlabelled
+    with pytest.raises(ValueError, match="item 1 of the data has label 3; it takes 0..2, or -1: unlabelled"):
+        run(Labelled(), [(image, label) for label in (0, 3)], num_workers=workers)
 
 
 @pytest.mark.parametrize(
