@@ -1,5 +1,6 @@
 // What becomes of the sums of a convolution: z = sum + bias and, of Normalise, activation((z - mean) * gamma * invstd +
-// beta), in float. Shared by the convolutions' kernels of every architecture and by the pass that adds up a split product.
+// beta), in float. Shared by the convolutions' kernels of every architecture and by the pass that adds up a split
+// product.
 #pragma once
 
 #include "bn_act_math.cuh"
@@ -7,10 +8,12 @@
 
 namespace fastgan::cuda {
 
-// What one channel of the output adds to and makes of its sums.
+__host__ __device__ inline bool normalises(const ConvGemmParams& p) { return p.epilogue == ConvEpilogue::Normalise; }
+
+// What one channel of the output adds to its sums and makes of z.
 struct ChannelTerms {
   float bias;
-  ChannelAffine affine;  // of Normalise
+  ChannelAffine affine;  // where it is normalised
 };
 
 // Of channels `first`.., those past the last being anything; T: the type of the bias.
@@ -21,17 +24,21 @@ __device__ __forceinline__ void load_terms(const ConvGemmParams& p, int channels
     const int c = first + v;
     const bool inside = c < channels;
     terms[v].bias = p.bias && inside ? to_float(static_cast<const T*>(p.bias)[c]) : 0.f;
-    terms[v].affine = p.epilogue == ConvEpilogue::Normalise && inside ? channel_affine(p.channels, c) : ChannelAffine{};
+    terms[v].affine = normalises(p) && inside ? channel_affine(p.channels, c) : ChannelAffine{};
   }
 }
 
-// V neighbouring channels. kTanh: whether that activation may come; a kernel that unrolls its epilogue over all its sums
-// leaves it out.
-template <bool kTanh = true, int V>
-__device__ __forceinline__ void apply_epilogue(const ConvGemmParams& p, const ChannelTerms (&terms)[V], float (&z)[V]) {
+template <int V>
+__device__ __forceinline__ void add_bias(const ChannelTerms (&terms)[V], float (&z)[V]) {
 #pragma unroll
   for (int v = 0; v < V; ++v) z[v] += terms[v].bias;
-  if (p.epilogue != ConvEpilogue::Normalise) return;
+}
+
+// z <- out. kTanh: whether that activation may come; a kernel that unrolls its epilogue over all its sums leaves it
+// out.
+template <bool kTanh = true, int V>
+__device__ __forceinline__ void finish(const ConvGemmParams& p, const ChannelTerms (&terms)[V], float (&z)[V]) {
+  if (!normalises(p)) return;
 #pragma unroll
   for (int v = 0; v < V; ++v) z[v] = normalise(z[v], terms[v].affine);
   switch (p.activation) {

@@ -187,7 +187,8 @@ __global__ void __launch_bounds__(Gemm::kThreads, Gemm::kBlocksAnSm) conv_gemm_k
   gemm.template for_each_vector<W>([&](int row, float(&sums)[W]) {
     const int pixel = rows[row].output;
     if (pixel < 0) return;
-    apply_epilogue(args.p, terms, sums);
+    add_bias(terms, sums);
+    finish(args.p, terms, sums);
     const int64_t offset = static_cast<int64_t>(pixel) * args.out_channels + column;
     store_first(static_cast<T*>(args.p.out) + offset, sums, args.out_channels - column, args.out_by_vector);
   });

@@ -1,22 +1,23 @@
 // conv_gemm_sm90a: a convolution or transposed convolution as matrix products by phases, on wgmma; conv_gemm.h has the
 // formula, ptx_sm90a.cuh the layouts.
 //
-// Shapes and order   x, out channels_last; weight (C, kh, kw, c). Read through tensor maps as they are, nothing is packed:
-//                    A = kM pixels x 64 input channels, K-major, a box (64, w, h, n) of x, shifted by the tap and with the
-//                    stride as traversal stride; the padding, and channels past the last, arrive as zeros. B = 64 input
-//                    channels x kN output channels: of Up the output channels are contiguous (MN-major), of Down the input
-//                    channels (K-major).
-// Tiles              wgmma_gemm_sm90a.cuh: kM = 128 or 256 pixels, a box tile_w x tile_h x tile_n of one phase, by kN = 64 or
-//                    128 output channels; channel blocks of the same pixels come after each other, then the phases, which
-//                    read the same pixels, then the splits of K. 256 x 128 where no multiprocessor gets more to do by it.
+// Shapes and order   x, out channels_last; weight (C, kh, kw, c). Read through tensor maps as they are, nothing is
+//                    packed: A = kM pixels x 64 input channels, K-major, a box (64, w, h, n) of x, shifted by the tap
+//                    and with the stride as traversal stride; the padding, and channels past the last, arrive as zeros.
+//                    B = 64 input channels x kN output channels: of Up the output channels are contiguous (MN-major),
+//                    of Down the input channels (K-major).
+// Tiles              wgmma_gemm_sm90a.cuh: kM = 128 or 256 pixels, a box tile_w x tile_h x tile_n of one phase, by kN =
+//                    64 or 128 output channels; channel blocks of the same pixels come after each other, then the
+//                    phases, which read the same pixels, then the splits of K. 256 x 128 where no multiprocessor gets
+//                    more to do by it.
 // Work               persistent blocks take tiles in turn.
 // Split K            where there are fewer tiles than multiprocessors: conv_split.cuh adds the float sums up in order.
 // Registers          kM kN / 256 sums a thread.
 // Shared memory      the ring; what a channel adds to z, and moments by warp.
-// Epilogue           in registers: z = sum + bias, of Normalise normalised and activated; rounded once; then groups of 4 lanes
-//                    exchange what they hold so that each stores 16 bytes. Statistics are those of z as stored: mean and
-//                    squared deviations of a warp's pixels, of the 8 warps merged in order, then of the tiles by `combine`:
-//                    nothing depends on how many blocks run.
+// Epilogue           in registers: z = sum + bias, of Normalise normalised and activated; rounded once; then groups of
+//                    4 lanes exchange what they hold so that each stores 16 bytes. Statistics are those of z as stored:
+//                    mean and squared deviations of a warp's pixels, of the 8 warps merged in order, then of the tiles
+//                    by `combine`: nothing depends on how many blocks run.
 // Assumptions        conv_gemm_sm90a_covers().
 // Numerics           sums in float by the tensor cores, in the order of taps and channels.
 #include "conv_gemm_sm90a.h"
@@ -119,7 +120,7 @@ template <class Gemm>
 __device__ __forceinline__ void finish_sums(const ConvSm90aArgs& args, const ConvTile& tile, typename Gemm::Sums& d,
                                             ChannelTerms* terms) {
   using T = typename Gemm::T;
-  const bool as_they_are = !args.p.bias && args.p.epilogue != ConvEpilogue::Normalise;
+  const bool as_they_are = !args.p.bias && !normalises(args.p);
   if (!as_they_are) {
     named_barrier(kEpilogueBarrier, Gemm::kConsumers);  // the last tile's are no longer read
     const int column = threadIdx.x;
@@ -140,7 +141,10 @@ __device__ __forceinline__ void finish_sums(const ConvSm90aArgs& args, const Con
       for (int half = 0; half < 2; ++half) {
         float* sums = d[f] + j * 4 + half * 2;
         float z[2] = {sums[0], sums[1]};
-        if (!as_they_are) apply_epilogue<false>(args.p, of_pair, z);
+        if (!as_they_are) {
+          add_bias(of_pair, z);
+          finish<false>(args.p, of_pair, z);
+        }
         sums[0] = to_float(from_float<T>(z[0]));
         sums[1] = to_float(from_float<T>(z[1]));
       }
@@ -208,7 +212,8 @@ __device__ __forceinline__ void store_partial(const ConvSm90aArgs& args, const C
   Gemm::for_each_pair(d, [&](int j, int f, int half, float2 pair) {
     const int pixel = pixels.pixel[f][half], channel = tile.column_block * Gemm::kN + Gemm::column_of(j);
     if (pixel < 0 || channel >= args.out_channels) return;
-    *reinterpret_cast<float2*>(args.partial + split0 + static_cast<int64_t>(pixel) * args.out_channels + channel) = pair;
+    const int64_t to = split0 + static_cast<int64_t>(pixel) * args.out_channels + channel;
+    *reinterpret_cast<float2*>(args.partial + to) = pair;
   });
 }
 
@@ -224,12 +229,13 @@ __device__ __forceinline__ void store_out(const ConvSm90aArgs& args, const ConvT
 }
 
 template <class Gemm>
-__global__ void __launch_bounds__(Gemm::kThreads, 1) conv_gemm_sm90a_kernel(const __grid_constant__ ConvSm90aArgs args) {
+__global__ void __launch_bounds__(Gemm::kThreads, 1)
+    conv_gemm_sm90a_kernel(const __grid_constant__ ConvSm90aArgs args) {
   FASTGAN_DYNAMIC_SHARED(dynamic);
   FASTGAN_SHARED(Moments, of_warp, Gemm::kConsumerWarps* Gemm::kN);
   FASTGAN_SHARED(ChannelTerms, terms, Gemm::kN);
-  static_assert(Gemm::kSharedBytes + Gemm::kN * (Gemm::kConsumerWarps * sizeof(Moments) + sizeof(ChannelTerms)) <= 226 << 10,
-                "with the ring's mbarriers 227 KiB of a block");
+  constexpr int kOfEpilogue = Gemm::kN * (Gemm::kConsumerWarps * sizeof(Moments) + sizeof(ChannelTerms));
+  static_assert(Gemm::kSharedBytes + kOfEpilogue <= 226 << 10, "with the ring's mbarriers, the 227 KiB of a block");
   typename Gemm::Ring ring(dynamic);
   if (threadIdx.x >= Gemm::kConsumers) {
     if (threadIdx.x != Gemm::kConsumers) return;
@@ -352,11 +358,11 @@ cudaError_t run_conv_gemm_sm90a(const ConvGemmParams& p, cudaStream_t stream) {
 bool conv_gemm_sm90a_covers(const ConvGemmParams& p) {
   const ConvShape& s = p.shape;
   const bool aligned = aligned16(p.x) && aligned16(p.weight) && aligned16(p.out);
-  const bool epilogue = p.epilogue != ConvEpilogue::BatchNorm &&
-                        !(p.epilogue == ConvEpilogue::Normalise && p.activation == Activation::Tanh);
-  return s.fits() && p.dtype != DType::Float32 && p.weight_layout == Layout::ChannelsLast && s.coarse_channels % 8 == 0 &&
-         s.fine_channels % 8 == 0 && aligned && s.kernel_h >= s.stride_h && s.kernel_w >= s.stride_w &&
-         s.stride_h <= 8 && s.stride_w <= 8 && epilogue;
+  const bool tanh = p.epilogue == ConvEpilogue::Normalise && p.activation == Activation::Tanh;
+  return s.fits() && p.dtype != DType::Float32 && p.weight_layout == Layout::ChannelsLast &&
+         s.coarse_channels % 8 == 0 && s.fine_channels % 8 == 0 && aligned && s.kernel_h >= s.stride_h &&
+         s.kernel_w >= s.stride_w && s.stride_h <= 8 && s.stride_w <= 8 && p.epilogue != ConvEpilogue::BatchNorm &&
+         !tanh;
 }
 
 int64_t conv_gemm_sm90a_workspace(const ConvGemmParams& p) {
@@ -368,7 +374,8 @@ int64_t conv_gemm_sm90a_workspace(const ConvGemmParams& p) {
 
 cudaError_t conv_gemm_sm90a(const ConvGemmParams& p, cudaStream_t stream) {
   if (!conv_gemm_sm90a_covers(p)) return cudaErrorNotSupported;
-  return p.dtype == DType::BFloat16 ? run_conv_gemm_sm90a<__nv_bfloat16>(p, stream) : run_conv_gemm_sm90a<__half>(p, stream);
+  return p.dtype == DType::BFloat16 ? run_conv_gemm_sm90a<__nv_bfloat16>(p, stream)
+                                    : run_conv_gemm_sm90a<__half>(p, stream);
 }
 
 }  // namespace fastgan::cuda

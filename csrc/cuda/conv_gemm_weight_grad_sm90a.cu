@@ -2,22 +2,24 @@
 // conv_gemm.h has (I, J), ptx_sm90a.cuh the layouts.
 //
 // Shapes and order   both images channels_last, the weight in either order.
-// Tiles              wgmma_gemm_sm90a.cuh, one product a tap: M = 128 coarse channels, N = 64 or 128 fine channels, K = coarse
-//                    pixels. A step is a box of 64 pixels, tile_w x tile_h x tile_n.
-// Operands           both with K, the pixels, outside and channels contiguous (MN-major), read through tensor maps: A the box
-//                    of coarse as it lies, 64 channels a copy; B the pixels of fine that the tap joins with it: the box,
-//                    shifted by the tap, with the stride as traversal stride. What lies outside an image arrives as zeros, and
-//                    a product counts where both are inside: fine pixels that meet a coarse pixel past the edge meet a zero.
-//                    (An infinity among them makes a NaN of it, which without the boxes' rounding up would not be there.)
-// Work               persistent blocks take tiles in turn: the taps of a block of channels after each other, then the blocks
-//                    of channels, then the splits of K. Taps side by side read the same pixels, all but the first from L2.
-// Split K            over boxes, so that every multiprocessor has a tile: conv_split.cuh adds the float sums up in order. One
-//                    split of a channels_last weight is rounded and stored at once.
+// Tiles              wgmma_gemm_sm90a.cuh, one product a tap: M = 128 coarse channels, N = 64 or 128 fine channels, K =
+//                    coarse pixels. A step is a box of 64 pixels, tile_w x tile_h x tile_n.
+// Operands           both with K, the pixels, outside and channels contiguous (MN-major), read through tensor maps: A
+//                    the box of coarse as it lies, 64 channels a copy; B the pixels of fine that the tap joins with it:
+//                    the box, shifted by the tap, with the stride as traversal stride. What lies outside an image
+//                    arrives as zeros, and a product counts where both are inside: fine pixels that meet a coarse pixel
+//                    past the edge meet a zero. (An infinity among them makes a NaN of it, which without the boxes'
+//                    rounding up would not be there.)
+// Work               persistent blocks take tiles in turn: the taps of a block of channels after each other, then the
+//                    blocks of channels, then the splits of K. Taps side by side read the same pixels, all but the
+//                    first from L2.
+// Split K            over boxes, so that every multiprocessor has a tile: conv_split.cuh adds the float sums up in
+//                    order. One split of a channels_last weight is rounded and stored at once.
 // Registers          kN / 2 sums a thread, 8 neighbouring channels stored at once.
 // Shared memory      the ring alone.
 // Assumptions        conv_gemm_weight_grad_sm90a_covers().
-// Numerics           sums in float by the tensor cores, in an order fixed by the shape; no atomics: the same input gives the
-//                    same bits.
+// Numerics           sums in float by the tensor cores, in an order fixed by the shape; no atomics: the same input
+//                    gives the same bits.
 #include "conv_gemm_weight_grad_sm90a.h"
 
 #include "conv_split.cuh"
@@ -69,7 +71,8 @@ __device__ __forceinline__ void copy_tile(const WeightGradSm90aArgs& args, const
     ring.fill([&](unsigned char* a, unsigned char* b, uint64_t* landed) {
 #pragma unroll
       for (int i = 0; i < Gemm::A::kBoxes; ++i) {
-        tensor_copy(a + i * Gemm::A::kBoxBytes, &args.coarse, landed, tile.row0 + i * Gemm::A::kBoxWidth, at.w, at.h, at.n);
+        tensor_copy(a + i * Gemm::A::kBoxBytes, &args.coarse, landed, tile.row0 + i * Gemm::A::kBoxWidth, at.w, at.h,
+                    at.n);
       }
 #pragma unroll
       for (int i = 0; i < Gemm::B::kBoxes; ++i) {
@@ -173,7 +176,8 @@ cudaError_t conv_gemm_weight_grad_sm90a(const ConvWeightGradParams& p, cudaStrea
   if (!conv_gemm_weight_grad_sm90a_covers(p)) return cudaErrorNotSupported;
   const auto run = [&](auto element) {
     using T = decltype(element);
-    return weight_grad_columns(p) == 128 ? run_weight_grad_sm90a<T, 128>(p, stream) : run_weight_grad_sm90a<T, 64>(p, stream);
+    return weight_grad_columns(p) == 128 ? run_weight_grad_sm90a<T, 128>(p, stream)
+                                         : run_weight_grad_sm90a<T, 64>(p, stream);
   };
   return p.dtype == DType::BFloat16 ? run(__nv_bfloat16{}) : run(__half{});
 }

@@ -1,4 +1,5 @@
-// conv_gemm_weight_grad (conv_gemm.h) for sm_90a: conv_gemm_weight_grad_sm90a.cu. As conv_gemm_sm90a.h has it of conv_gemm.
+// conv_gemm_weight_grad (conv_gemm.h) for sm_90a: conv_gemm_weight_grad_sm90a.cu. As conv_gemm_sm90a.h has it of
+// conv_gemm.
 #pragma once
 
 #include "conv_gemm.h"

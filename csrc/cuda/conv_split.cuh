@@ -1,6 +1,6 @@
-// A convolution's product cut along K into splits, where it has fewer tiles than the device has multiprocessors: how many
-// splits, which steps each takes, and the second launch that adds their float sums up in order and does the epilogue.
-// Shared by the kernels of every architecture.
+// A convolution's product cut along K into splits, where it has fewer tiles than the device has multiprocessors: how
+// many splits, which steps each takes, and the second launch that adds their float sums up in order and does the
+// epilogue. Shared by the kernels of every architecture.
 #pragma once
 
 #include "bn_stats.h"
@@ -23,8 +23,9 @@ inline int splits_of(int64_t blocks, int64_t steps) {
   return static_cast<int>(wanted < most ? wanted : most < 1 ? 1 : most);
 }
 
-// The same where the launch has at most FASTGAN_CONV_BLOCKS blocks, which take `tiles` tiles of `steps` steps and of so many
-// splits in turn: the fewest steps after each other, a tile's beginning and end and the second launch counted as steps.
+// The same where the launch has at most FASTGAN_CONV_BLOCKS blocks, which take `tiles` tiles of `steps` steps and of so
+// many splits in turn: the fewest steps after each other, a tile's beginning and end and the second launch counted as
+// steps.
 inline int splits_in_turn(int64_t tiles, int64_t steps) {
   if (tiles >= FASTGAN_CONV_BLOCKS) return 1;
   constexpr int kStepsATile = 4, kStepsALaunch = 8;
@@ -58,7 +59,8 @@ inline int64_t rounded_up(int64_t bytes, int64_t unit) { return ceil_div(bytes, 
 inline BnStatsParams stats_of_out(const ConvGemmParams& p) {
   const ConvShape& s = p.shape;
   const bool up = p.direction == ConvDirection::Up;
-  const int64_t channels = up ? s.fine_channels : s.coarse_channels, pixels = up ? s.fine_h * s.fine_w : s.coarse_h * s.coarse_w;
+  const int64_t channels = up ? s.fine_channels : s.coarse_channels;
+  const int64_t pixels = up ? s.fine_h * s.fine_w : s.coarse_h * s.coarse_w;
   return {p.out, {s.samples, channels, pixels, Layout::ChannelsLast}, p.dtype, p.mean, p.var, p.invstd, p.eps, nullptr};
 }
 
@@ -66,14 +68,15 @@ inline int64_t bytes_of_sums(const ConvGemmParams& p, int splits) {
   return rounded_up(splits * stats_of_out(p).shape.numel() * static_cast<int64_t>(sizeof(float)), 16);
 }
 
-// Bytes that a product of several splits needs: the sums, (splits, elements of out), then the workspace of their statistics.
+// Bytes that a product of several splits needs: the sums, (splits, elements of out), then the workspace of their
+// statistics.
 inline int64_t split_workspace(const ConvGemmParams& p, int splits) {
   const int64_t stats = p.epilogue == ConvEpilogue::Statistics ? bn_stats_workspace(stats_of_out(p)) : 0;
   return bytes_of_sums(p, splits) + stats;
 }
 
-// Kernels of headers are static: units are compiled for different architectures, and a stub that the linker shares among
-// them would be registered with the code of only one.
+// Kernels of headers are static: units are compiled for different architectures, and a stub that the linker shares
+// among them would be registered with the code of only one.
 //
 // One thread V neighbouring elements of out.
 template <class T, int V>
@@ -94,7 +97,8 @@ static __global__ void __launch_bounds__(kPassThreads)
   }
   ChannelTerms terms[V];
   load_terms<T>(p, channels, static_cast<int>(i % channels), terms);
-  apply_epilogue(p, terms, z);
+  add_bias(terms, z);
+  finish(p, terms, z);
   store(static_cast<T*>(p.out) + i, z);
 }
 
@@ -118,11 +122,12 @@ cudaError_t finish_splits(const ConvGemmParams& p, void* workspace, int splits, 
 // Bytes of the sums of a weight gradient, (splits, taps, coarse_channels, fine_channels).
 inline int64_t weight_grad_sums(const ConvWeightGradParams& p, int splits) {
   const ConvShape& s = p.shape;
-  return int64_t{splits} * s.kernel_h * s.kernel_w * s.coarse_channels * s.fine_channels * static_cast<int64_t>(sizeof(float));
+  const int64_t elements = int64_t{s.kernel_h} * s.kernel_w * s.coarse_channels * s.fine_channels;
+  return splits * elements * static_cast<int64_t>(sizeof(float));
 }
 
-// Adds the splits of a weight gradient up. One thread a pair of channels, all its taps: those are neighbours in a contiguous
-// weight, and for one tap the threads of a warp are neighbours in a channels_last one.
+// Adds the splits of a weight gradient up. One thread a pair of channels, all its taps: those are neighbours in a
+// contiguous weight, and for one tap the threads of a warp are neighbours in a channels_last one.
 template <class T>
 static __global__ void __launch_bounds__(kPassThreads)
     add_weight_grad_splits(const ConvWeightGradParams p, const float* partial, int splits) {
@@ -136,13 +141,14 @@ static __global__ void __launch_bounds__(kPassThreads)
   for (int t = 0; t < taps; ++t) {
     float sum = 0.f;
     for (int split = 0; split < splits; ++split) sum += partial[(static_cast<int64_t>(split) * taps + t) * pairs + i];
-    const int64_t to = p.weight_layout == Layout::ChannelsLast ? (coarse * taps + t) * fine_channels + fine : i * taps + t;
-    grad[to] = from_float<T>(sum);
+    const bool last = p.weight_layout == Layout::ChannelsLast;
+    grad[last ? (coarse * taps + t) * fine_channels + fine : i * taps + t] = from_float<T>(sum);
   }
 }
 
 template <class T>
-cudaError_t finish_weight_grad_splits(const ConvWeightGradParams& p, const void* sums, int splits, cudaStream_t stream) {
+cudaError_t finish_weight_grad_splits(const ConvWeightGradParams& p, const void* sums, int splits,
+                                      cudaStream_t stream) {
   const int64_t pairs = p.shape.coarse_channels * p.shape.fine_channels;
   return launch(add_weight_grad_splits<T>, dim3(blocks_of_threads(pairs)), dim3(kPassThreads), stream, p,
                 static_cast<const float*>(sums), splits);

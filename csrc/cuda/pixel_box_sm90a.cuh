@@ -1,5 +1,5 @@
-// Boxes of pixels that tensor copies move: an image cut into boxes of width x height x samples, powers of two, each a step or
-// a tile of a convolution's product.
+// Boxes of pixels that tensor copies move: an image cut into boxes of width x height x samples, powers of two, each a
+// step or a tile of a convolution's product.
 #pragma once
 
 #include "tensor_map_sm90a.cuh"
@@ -27,16 +27,16 @@ struct PixelBox {
   int tiles() const { return tiles_w * tiles_h * tiles_n; }
 };
 
-// The box of 1 << log_pixels pixels that needs the fewest boxes, the widest of those. A box of a tensor map spans at most
-// 256 pixels a side; `step` of them lie between two that it copies.
+// The box of 1 << log_pixels pixels that needs the fewest boxes, the widest of those. A box of a tensor map spans at
+// most 256 pixels a side; `step` of them lie between two that it copies.
 inline PixelBox choose_box(int log_pixels, int64_t width, int64_t height, int64_t samples, int step_w, int step_h) {
   PixelBox best{};
   for (int log_w = log_pixels; log_w >= 0; --log_w) {
     for (int log_h = log_pixels - log_w; log_h >= 0; --log_h) {
       if (step_w << log_w > 256 || step_h << log_h > 256) continue;
       const int log_n = log_pixels - log_w - log_h;
-      const PixelBox box{log_w, log_h, log_n, static_cast<int>(ceil_div(width, 1 << log_w)),
-                         static_cast<int>(ceil_div(height, 1 << log_h)), static_cast<int>(ceil_div(samples, 1 << log_n))};
+      const auto tiles = [](int64_t extent, int log) { return static_cast<int>(ceil_div(extent, 1 << log)); };
+      const PixelBox box{log_w, log_h, log_n, tiles(width, log_w), tiles(height, log_h), tiles(samples, log_n)};
       if (best.tiles() == 0 || box.tiles() < best.tiles()) best = box;
     }
   }

@@ -1,9 +1,9 @@
 // Tensor cores and tensor copies of sm_90a: the rest of this folder's PTX (ptx.cuh), for units named *_sm90a.cu alone.
 // Twins in tests/cuda_on_host/executor: wgmma.h, tensor_map.h.
 //
-// Tensor copies       tensor_copy                                         a box of a tensor map, by the copy engine
-// Matrix products     wgmma, wgmma_fence, _commit_group, _wait_group      64 x N x 16 by 4 warps, operands in shared memory
-// Some threads        named_barrier                                       a barrier of fewer threads than the block
+// Tensor copies      tensor_copy                                      a box of a tensor map, by the copy engine
+// Matrix products    wgmma, wgmma_fence, _commit_group, _wait_group   64 x N x 16 by 4 warps, operands in shared memory
+// Some threads       named_barrier                                    a barrier of fewer threads than the block
 //
 // Layouts, with the titles of their sections in NVIDIA's "Parallel Thread Execution ISA" (8.0 and later) and "CUDA
 // Driver API"; benchmarks/gpu_layouts.py checks each on a GPU. All elements here are of 16 bits.

@@ -1,16 +1,16 @@
-// A block's matrix products for sm_90a: out[kM x kN] = A[kM x K] B[K x kN], one tile after the other, operands through a
-// ring of shared memory filled by tensor copies, multiplied by wgmma, sums in registers.
+// A block's matrix products for sm_90a: out[kM x kN] = A[kM x K] B[K x kN], one tile after the other, operands through
+// a ring of shared memory filled by tensor copies, multiplied by wgmma, sums in registers.
 //
-// Roles      Warps 0..7 are two warpgroups that multiply, kM / 2 rows each; one thread of warp 8 copies, up to kStages steps
-//            of 64 in K ahead and past the end of a tile: the epilogue of one tile runs beside the copies of the next.
-//            Both walk over the same tiles and steps in the same order; mbarriers `full` and `empty` of each stage hold
-//            them together.
-// Registers  A warpgroup has kFragments blocks of 64 rows, kN / 2 sums a thread and block. ptxas counts whole warpgroups, 384
-//            threads: 168 registers a thread, which 128 sums and all else fit into, so that no warpgroup needs to give any
-//            to another (setmaxnreg).
+// Roles      Warps 0..7 are two warpgroups that multiply, kM / 2 rows each; one thread of warp 8 copies, up to kStages
+//            steps of 64 in K ahead and past the end of a tile: the epilogue of one tile runs beside the copies of the
+//            next. Both walk over the same tiles and steps in the same order; mbarriers `full` and `empty` of each
+//            stage hold them together.
+// Registers  A warpgroup has kFragments blocks of 64 rows, kN / 2 sums a thread and block. ptxas counts whole
+//            warpgroups, 384 threads: 168 registers a thread, which 128 sums and all else fit into, so that no
+//            warpgroup needs to give any to another (setmaxnreg).
 // Tiles, counted at the rate of the tensor cores, 2048 multiply-adds a cycle and multiprocessor: an m64n128k16 takes 64
-// cycles and reads 2 KiB of A and 4 KiB of B from shared memory, an m64n64k16 32 cycles, 2 and 2 KiB. Shared memory gives
-// 128 bytes a cycle and takes in what is copied, too.
+// cycles and reads 2 KiB of A and 4 KiB of B from shared memory, an m64n64k16 32 cycles, 2 and 2 KiB. Shared memory
+// gives 128 bytes a cycle and takes in what is copied, too.
 //
 //   kM x kN     sums a thread   stage    stages   a step's   read, written: bytes a cycle    from L2
 //                                                 cycles     of shared memory
@@ -18,8 +18,8 @@
 //   128 x 128    64             32 KiB   6         512        96 + 64                        64
 //   256 x 128   128             48 KiB   4        1024        96 + 48                        48
 //
-// If copies share its port, shared memory allows 128 x 64 57 % of that rate, 128 x 128 80 % and 256 x 128 89 %; the bytes
-// from L2 rank them the same.
+// If copies share its port, shared memory allows 128 x 64 57 % of that rate, 128 x 128 80 % and 256 x 128 89 %; the
+// bytes from L2 rank them the same.
 #pragma once
 
 #include "reduce.cuh"
@@ -82,7 +82,8 @@ struct WgmmaGemm {
         for (int i = 0; i < kDepth / 16; ++i) {
 #pragma unroll
           for (int f = 0; f < kFragments; ++f) {
-            wgmma<T, kMajorA, kMajorB>(d[f], A::descriptor(a, row + f * 64, i), B::descriptor(b, 0, i), step > 0 || i > 0);
+            wgmma<T, kMajorA, kMajorB>(d[f], A::descriptor(a, row + f * 64, i), B::descriptor(b, 0, i),
+                                       step > 0 || i > 0);
           }
         }
         wgmma_commit_group();
