@@ -8,7 +8,7 @@ from numerics import SUM_ULPS, assert_within_oracle
 
 import fastgan.ops
 
-KERNELS = ["sm80", "matmul", "aten"]
+KERNELS = ["sm80", "sm90a", "matmul", "aten"]
 LAYER = {"stride": 2, "padding": 1}
 ENDS = {"stride": 1, "padding": 0}
 
@@ -105,6 +105,7 @@ def test_the_fastest_is_chosen_once_and_for_all(ops, device):
     run(ops, *arguments)
     assert [device.chosen(KEY.format(p)) for p in products] == ["", "", ""]
     device.set()
+    device.set(8, 0)
     device.set_times(2.0, 1.0)  # candidates take turns: ours, then ATen's
     run(ops, *arguments)
     assert [device.chosen(KEY.format(p)) for p in products] == ["aten", "aten", "aten"]
@@ -115,6 +116,12 @@ def test_the_fastest_is_chosen_once_and_for_all(ops, device):
     run(ops, True, tensors, geometry, True, True, "relu")
     smaller = KEY.replace("x 5x16", "x 4x16")
     assert [device.chosen(smaller.format(p)) for p in products] == ["sm80", "sm80", "sm80"]
+    device.set(9, 0)
+    device.set_times(1.0, 2.0, 3.0)
+    tensors[0] = tensors[0][:2]
+    run(ops, True, tensors, geometry, True, True, "relu")
+    smaller = KEY.replace("x 5x16", "x 2x16")
+    assert [device.chosen(smaller.format(p)) for p in products] == ["sm90a", "sm90a", "sm90a"]
 
 
 def test_a_device_that_runs_no_kernel_makes_no_trial(ops, device):
@@ -128,6 +135,7 @@ def test_a_device_that_runs_no_kernel_makes_no_trial(ops, device):
 
 def test_the_key_tells_apart_all_that_changes_the_time(ops, device):
     """Memory order, groups and dilation, too; layers of which no kernel of ours covers anything need no trial."""
+    device.set(8, 0)
     device.set_times(1.0, 2.0)
     x, weight = torch.randn(2, 8, 5, 5).bfloat16(), torch.randn(8, 8, 3, 3).bfloat16()
     rest = ([1, 1], [1, 1], [1, 1], 1, False, True, False, 1e-5, "relu", 0.2, False)
