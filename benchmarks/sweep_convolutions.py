@@ -100,12 +100,12 @@ class Case:
     def product(self, index: int, kernel: str) -> Callable[[], object]:
         if index == 0:
             by_aten = lambda: torch.ops.aten.convolution(self.x, self.weight, None, *self.options)  # noqa: E731
-            by_us = lambda: torch.ops.fastgan.convolution(self.x, self.weight, None, *self.options)  # noqa: E731
+            by_us = lambda: torch.ops.fastgan.convolution(self.x, self.weight, None, *self.options, False)  # noqa: E731
         else:
             mask = (index == 1, index == 2, False)
             tensors = (self.grad, self.x, self.weight)
             by_aten = lambda: torch.ops.aten.convolution_backward(*tensors, None, *self.options, mask)  # noqa: E731
-            by_us = lambda: torch.ops.fastgan.convolution_backward(*tensors, *self.options, *mask)  # noqa: E731
+            by_us = lambda: torch.ops.fastgan.convolution_backward(*tensors, *self.options, *mask, False)  # noqa: E731
         if kernel == "aten":
             return by_aten
 

@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <map>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "build_info.h"
 #include "cpu/capability.h"
 #include "cpu/conv_plan.h"
+#include "ops/conv_choices.h"
 #include "ops/workspace.h"
 
 namespace py = pybind11;
@@ -71,10 +73,28 @@ bool convolution_covered(const Ints& weight, const Ints& stride, const Ints& pad
                                       output_padding, groups, "float32"));
 }
 
+// A word that one kind of device does not know leaves it at "auto".
 void set_convolution_plan(const std::string& wanted) {
-  if (!cpu::set_planned(wanted)) {
-    throw std::invalid_argument("set_convolution_plan: plan is '" + wanted + "'; it takes auto, aten, winograd, thin or matmul");
+  const bool cpu_knows = cpu::knows_planned(wanted), cuda_knows = ops::knows_conv_choice(wanted);
+  if (!cpu_knows && !cuda_knows) {
+    throw std::invalid_argument("set_convolution_plan: plan is '" + wanted + "'; it takes auto, aten, matmul or thin, winograd for "
+                                "the CPU, " + ops::conv_choice_words() + " for CUDA");
   }
+  cpu::set_planned(cpu_knows ? wanted : "auto");
+  ops::set_conv_choice(cuda_knows ? wanted : "auto");
+}
+
+// Every choice on a CUDA device: {call in words: (kernel, {candidate: microseconds})}.
+py::dict convolution_choices(int device) {
+  py::dict result;
+  for (const auto& [key, choice] : ops::conv_choices(device)) {
+    result[key.c_str()] = py::make_tuple(choice.kernel, choice.microseconds);
+  }
+  return result;
+}
+
+void add_convolution_choices(int device, const std::map<std::string, std::pair<std::string, std::map<std::string, double>>>& all) {
+  for (const auto& [key, choice] : all) ops::choose_conv(device, key, {choice.first, choice.second});
 }
 
 }  // namespace
@@ -95,6 +115,10 @@ PYBIND11_MODULE(_C, m) {
         py::arg("dilation"), py::arg("transposed"), py::arg("output_padding"), py::arg("groups"),
         "Whether convolution_plan may say anything but 'aten' for some x and dtype.");
   m.def("set_convolution_plan", &set_convolution_plan, py::arg("plan"),
-        "For tests: 'auto', or the implementation to use wherever it covers a convolution.");
+        "'auto', or the implementation to use wherever it covers a convolution; 'fixed': on CUDA, the first that does, untimed.");
+  m.def("convolution_choices", &convolution_choices, py::arg("device"),
+        "What trials chose on this CUDA device: {call: (kernel, {candidate: microseconds})}.");
+  m.def("add_convolution_choices", &add_convolution_choices, py::arg("device"), py::arg("choices"),
+        "Takes what convolution_choices gave, here or in another process on the same kind of device.");
   m.def("release_workspaces", &ops::release_workspaces, "Frees the scratch memory kept between calls; bytes it held.");
 }

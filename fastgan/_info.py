@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections import Counter
 
 import torch
 
@@ -34,8 +35,33 @@ def info() -> dict[str, object]:
         "implementation": _dispatch.current(),
         "cpu_kernels": _dispatch.kernels(),
         "cuda": _cuda(),
+        "cuda_convolutions": _cuda_convolutions(),
         "environment": {k: v for k, v in os.environ.items() if k.startswith("FASTGAN_") or k == "ATEN_CPU_CAPABILITY"},
     }
+
+
+def _cuda_convolutions() -> dict[str, str]:
+    """What the timed trials of earlier runs chose, by kind of device; `fastgan info --convolutions` lists every one."""
+    from fastgan.ops import _conv_choices
+
+    summary = {}
+    for name, choices in _conv_choices.cached().items():
+        counts = Counter(kernel for kernel, _ in choices.values())
+        summary[name] = ", ".join(f"{count} by {kernel}" for kernel, count in counts.most_common())
+    return summary
+
+
+def convolutions() -> str:
+    """Every choice in the cache: the call, what was chosen, and the microseconds of every candidate."""
+    from fastgan.ops import _conv_choices
+
+    lines = []
+    for name, choices in _conv_choices.cached().items():
+        lines.append(name)
+        for key, (kernel, times) in sorted(choices.items()):
+            timed = ", ".join(f"{k} {t:.1f}" for k, t in sorted(times.items(), key=lambda item: item[1]))
+            lines.append(f"  {key}: {kernel}" + (f" ({timed} us)" if timed else ""))
+    return "\n".join(lines) or "no convolution on a CUDA device has been timed yet"
 
 
 def _processor() -> str:

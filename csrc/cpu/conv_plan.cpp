@@ -203,17 +203,20 @@ bool ever_covered(ConvShape s) {
   return false;
 }
 
-bool set_planned(const std::string& word) {
-  if (word == "auto") {
-    forced = -1;
-    return true;
-  }
+namespace {
+
+// The kernel of this name, -1 for "auto", -2 for a word that is neither.
+int parsed(const std::string& word) {
   for (const ConvKernel kernel : {ConvKernel::Aten, ConvKernel::Winograd, ConvKernel::Thin, ConvKernel::Matmul}) {
-    if (word != name(kernel)) continue;
-    forced = int(kernel);
-    return true;
+    if (word == name(kernel)) return int(kernel);
   }
-  return false;
+  return word == "auto" ? -1 : -2;
 }
+
+}  // namespace
+
+bool knows_planned(const std::string& word) { return parsed(word) != -2; }
+
+void set_planned(const std::string& word) { forced = parsed(word); }
 
 }  // namespace fastgan::cpu

@@ -36,7 +36,8 @@ ConvKernel plan(const ConvShape& shape, ConvProduct product, int64_t threads);
 // are not looked at.
 bool ever_covered(ConvShape shape);
 
-// For tests and measurements: "auto", or the kernel to use wherever it covers the call. Returns false for an unknown word.
-bool set_planned(const std::string& word);
+// For tests and measurements: "auto", or the name of the kernel to use wherever it covers the call.
+bool knows_planned(const std::string& word);
+void set_planned(const std::string& word);
 
 }  // namespace fastgan::cpu

@@ -5,7 +5,7 @@
 #include "cuda/bn_act_backward.h"
 #include "cuda/bn_stats.h"
 #include "ops/bn_act.h"
-#include "ops/tensor_cuda.h"
+#include "ops/channels_cuda.h"
 
 namespace fastgan::ops {
 namespace {
@@ -25,43 +25,6 @@ cuda::ImageShape flat_shape(const char* op, const Tensor& t) {
   check_below(op, "a sample", shape.pixels, kMaxPerSample);
   return shape;
 }
-
-// A (C,) vector as float32, contiguous; t itself where it is that already.
-Tensor float_vector(const char* op, const char* argument, const Tensor& t, int64_t channels, const Tensor& z) {
-  check_vector(op, argument, t, channels, z);
-  return dense(t.scalar_type() == ScalarType::Float ? t : torch::stable::to(t, ScalarType::Float));
-}
-
-// The per-channel vectors of a call and the tensors that hold them.
-class Channels {
- public:
-  Channels(const char* op, const Image& z, const Tensor& mean, const Tensor& invstd, const OptionalTensor& gamma,
-           const OptionalTensor& beta)
-      : mean_(float_vector(op, "mean", mean, z.shape.channels, z.tensor)),
-        invstd_(float_vector(op, "invstd", invstd, z.shape.channels, z.tensor)) {
-    // the kernels read gamma and beta in their own type, if they share one of the three
-    const OptionalTensor& any = gamma.has_value() ? gamma : beta;
-    const bool alike = !gamma.has_value() || !beta.has_value() || gamma->scalar_type() == beta->scalar_type();
-    const bool as_is = any.has_value() && alike && any->scalar_type() != ScalarType::Double;
-    const auto affine = [&](const char* argument, const OptionalTensor& t) -> OptionalTensor {
-      if (!t.has_value()) return std::nullopt;
-      check_vector(op, argument, *t, z.shape.channels, z.tensor);
-      return dense(as_is ? *t : torch::stable::to(*t, ScalarType::Float));
-    };
-    gamma_ = affine("gamma", gamma);
-    beta_ = affine("beta", beta);
-    pointers_ = {mean_.const_data_ptr<float>(), invstd_.const_data_ptr<float>(),
-                 gamma_.has_value() ? gamma_->const_data_ptr() : nullptr,
-                 beta_.has_value() ? beta_->const_data_ptr() : nullptr,
-                 as_is ? cuda_dtype(op, "gamma", *any) : cuda::DType::Float32};
-  }
-  const cuda::BnChannels& pointers() const { return pointers_; }
-
- private:
-  Tensor mean_, invstd_;
-  OptionalTensor gamma_, beta_;
-  cuda::BnChannels pointers_;
-};
 
 // The statistics of every channel of z, by one call of the kernel.
 struct Statistics {
@@ -96,7 +59,7 @@ struct BackwardArguments {
       : z(cuda_image(op, z_of)),
         grad_y((check_same_kind(op, "grad_y", grad_y_of, "z", z_of), in_memory_order_of(grad_y_of, z.tensor))),
         y(z.tensor),  // stands in where y is not read
-        channels(op, z, mean, invstd, gamma, beta) {
+        channels(op, z.tensor, z.shape.channels, mean, invstd, gamma, beta) {
     if (activation == Activation::Tanh) {
       check_same_kind(op, "y", y_of, "z", z_of);
       y = in_memory_order_of(y_of, z.tensor);
@@ -135,7 +98,7 @@ void CudaPasses::normalize(const Tensor& z, const Tensor& mean, const Tensor& in
   const char* op = "bn_act";
   const CudaScope scope(op, "z", z);
   const Image image = cuda_image(op, z);
-  const Channels channels(op, image, mean, invstd, gamma, beta);
+  const Channels channels(op, z, image.shape.channels, mean, invstd, gamma, beta);
   const bool direct = same_memory_order(image.tensor, y);
   Tensor out = direct ? y : new_like(image.tensor);
   check_launch(op, cuda::bn_act({image.tensor.const_data_ptr(), out.mutable_data_ptr(), image.shape, cuda_dtype(op, "z", z),
@@ -144,13 +107,24 @@ void CudaPasses::normalize(const Tensor& z, const Tensor& mean, const Tensor& in
   if (!direct) torch::stable::copy_(y, out);
 }
 
-void CudaPasses::activate_(Tensor& y, Activation activation, double negative_slope) {
-  if (activation == Activation::None || y.numel() == 0) return;
+void CudaPasses::activate_(Tensor& y, const OptionalTensor& bias, Activation activation, double negative_slope) {
+  if ((activation == Activation::None && !bias.has_value()) || y.numel() == 0) return;
   const char* op = "activation";
   const CudaScope scope(op, "y", y);
-  check_launch(op, cuda::bn_act({y.const_data_ptr(), y.mutable_data_ptr(), flat_shape(op, y), cuda_dtype(op, "y", y),
-                                 cuda::BnChannels{}, activation, float(negative_slope)},
-                                scope.stream()));
+  const cuda::DType dtype = cuda_dtype(op, "y", y);
+  cuda::BnActParams p{y.const_data_ptr(), y.mutable_data_ptr(), {}, dtype, cuda::BnChannels{}, activation,
+                      float(negative_slope)};
+  Tensor beta;
+  if (bias.has_value()) {
+    check_vector(op, "bias", *bias, y.size(1), y);
+    beta = dense(*bias);
+    p.shape = cuda_image(op, y).shape;
+    p.channels.beta = beta.const_data_ptr();
+    p.channels.affine_dtype = cuda_dtype(op, "bias", beta);
+  } else {
+    p.shape = flat_shape(op, y);
+  }
+  check_launch(op, cuda::bn_act(p, scope.stream()));
 }
 
 std::tuple<Tensor, Tensor> CudaPasses::backward_reduce(const Tensor& grad_y, const Tensor& y, const Tensor& z,

@@ -14,7 +14,8 @@ struct CudaPasses {
   static Tensor inverse_std(const Tensor& var, double eps, ScalarType dtype);
   static void normalize(const Tensor& z, const Tensor& mean, const Tensor& invstd, const OptionalTensor& gamma,
                         const OptionalTensor& beta, Activation activation, double negative_slope, Tensor& y);
-  static void activate_(Tensor& y, Activation activation, double negative_slope);
+  // y <- act(y + bias), y dense
+  static void activate_(Tensor& y, const OptionalTensor& bias, Activation activation, double negative_slope);
   static std::tuple<Tensor, Tensor> backward_reduce(const Tensor& grad_y, const Tensor& y, const Tensor& z,
                                                     const Tensor& mean, const Tensor& invstd, const OptionalTensor& gamma,
                                                     const OptionalTensor& beta, Activation activation,

@@ -12,6 +12,7 @@ struct ConvArguments {
   bool transposed;
   std::vector<int64_t> stride, padding, output_padding, dilation;
   int64_t groups;
+  bool tf32 = false;  // float32 may be rounded to TF32, on CUDA devices
 
   int64_t out_channels(const Tensor& weight) const { return transposed ? weight.size(1) * groups : weight.size(0); }
 

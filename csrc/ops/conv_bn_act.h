@@ -1,7 +1,8 @@
 // conv2d_bn_act and conv_transpose2d_bn_act with their backward ops, for any device. A device registers them with
-//     STABLE_TORCH_LIBRARY_IMPL(fastgan, CUDA, m) { register_conv_bn_act<ComposedConvolution<CudaPasses>>(m); }
+//     struct CudaConvolution : ComposedConvolution<CudaPasses, CudaConvolution> {};
+//     STABLE_TORCH_LIBRARY_IMPL(fastgan, CUDA, m) { register_conv_bn_act<CudaConvolution>(m); }
 // where Passes has the static functions of CpuPasses in bn_act_cpu.h. ComposedConvolution is ATen's convolution and these
-// passes around it; a device with convolutions of its own derives from it and redefines what they do better.
+// passes around it; a device with convolutions of its own redefines what they do better.
 //
 // Composed, forward, per element of z: written by the convolution; read for the statistics; read and written to normalise and
 // activate, in place of z unless z is kept. Backward: grad_y and z are read by a reduction, read again to write grad_z.
@@ -34,13 +35,26 @@ struct NormalizeArguments {
   double negative_slope;
 };
 
+// The same by the statistics of the batch, which are still to be found.
+struct BatchNormArguments {
+  double eps;
+  const OptionalTensor& gamma;
+  const OptionalTensor& beta;
+  Activation activation;
+  double negative_slope;
+  bool keep_z;
+};
+
+// (y, z or nothing, mean, 1 / sqrt(biased variance + eps))
+using Normalized = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
 // The sums that batch statistics add to the gradient of z; `share` is 1 / (values a channel), or 0 for given statistics.
 struct GradientSums {
   OptionalTensor sum_g, sum_g_xhat;
   double share;
 };
 
-template <class Passes>
+template <class Passes, class Device>
 struct ComposedConvolution : Passes {
   using Gradients = std::array<Tensor, 3>;  // of x, weight and bias; undefined where not asked for
 
@@ -65,15 +79,22 @@ struct ComposedConvolution : Passes {
                                               Activation activation, double negative_slope, const Tensor& x,
                                               const Tensor& weight, const Needs& needs) {
     const Tensor grad_z = Passes::activation_backward(grad_y, y, activation, negative_slope);
-    return convolve_backward(conv, grad_z, x, weight, needs);
+    return Device::convolve_backward(conv, grad_z, x, weight, needs);
   }
 
-  // (z, mean, 1 / sqrt(biased variance + eps))
-  static std::tuple<Tensor, Tensor, Tensor> convolve_stats(const ConvArguments& conv, const Tensor& x, const Tensor& weight,
-                                                           const OptionalTensor& bias, double eps) {
+  // By the statistics of the batch.
+  static Normalized convolve_batch_norm(const ConvArguments& conv, const Tensor& x, const Tensor& weight,
+                                        const OptionalTensor& bias, const BatchNormArguments& n) {
     const Tensor z = conv.convolve(x, weight, bias);
-    const auto [mean, invstd] = Passes::mean_invstd(z, eps);
-    return {z, mean, invstd};
+    const auto [mean, invstd] = Passes::mean_invstd(z, n.eps);
+    return normalized(z, mean, invstd, n);
+  }
+
+  // y from z, in its place unless it is kept.
+  static Normalized normalized(const Tensor& z, const Tensor& mean, const Tensor& invstd, const BatchNormArguments& n) {
+    Tensor y = n.keep_z ? Passes::new_like(z) : z;
+    Passes::normalize(z, mean, invstd, n.gamma, n.beta, n.activation, n.negative_slope, y);
+    return {y, n.keep_z ? z : nothing(z), mean, invstd};
   }
 
   // y alone, z being needed no more
@@ -89,7 +110,7 @@ struct ComposedConvolution : Passes {
                                                const Tensor& x, const Tensor& weight, const Needs& needs) {
     const Tensor grad_z = Passes::backward_elemt(grad_y, y, z, n.mean, n.invstd, n.gamma, n.beta, sums.sum_g,
                                                  sums.sum_g_xhat, sums.share, n.activation, n.negative_slope);
-    return convolve_backward(conv, grad_z, x, weight, needs);
+    return Device::convolve_backward(conv, grad_z, x, weight, needs);
   }
 };
 
@@ -118,23 +139,17 @@ struct ConvBnAct {
                            : Device::convolve_activate(conv, x, weight, bias, n.activation, n.negative_slope);
       return {y, nothing(x), empty(x, {0}, dtype), empty(x, {0}, dtype)};
     }
-    Tensor z, mean, invstd;
-    const NormalizeArguments normalization{mean, invstd, gamma, beta, n.activation, n.negative_slope};
+    const BatchNormArguments batch_norm{n.eps, gamma, beta, n.activation, n.negative_slope, keep_z};
     if (n.training) {
       check(shape[0] * shape[2] * shape[3] != 1, conv.op, ": the convolution gives one value a channel, shape (1, ",
             channels, ", 1, 1); batch statistics take more than one");
-      std::tie(z, mean, invstd) = Device::convolve_stats(conv, x, weight, bias, n.eps);
-    } else {
-      mean = torch::stable::to(*running_mean, dtype, std::nullopt, std::nullopt, std::nullopt, false, /*copy=*/true);
-      invstd = Device::inverse_std(*running_var, n.eps, dtype);
-      if (!keep_z) {
-        return {Device::convolve_normalize(conv, x, weight, bias, normalization), nothing(x), mean, invstd};
-      }
-      z = Device::convolve(conv, x, weight, bias);
+      return Device::convolve_batch_norm(conv, x, weight, bias, batch_norm);
     }
-    Tensor y = keep_z ? Device::new_like(z) : z;
-    Device::normalize(z, mean, invstd, gamma, beta, n.activation, n.negative_slope, y);
-    return {y, keep_z ? z : nothing(x), mean, invstd};
+    const Tensor mean = torch::stable::to(*running_mean, dtype, std::nullopt, std::nullopt, std::nullopt, false, /*copy=*/true);
+    const Tensor invstd = Device::inverse_std(*running_var, n.eps, dtype);
+    if (keep_z) return Device::normalized(Device::convolve(conv, x, weight, bias), mean, invstd, batch_norm);
+    const NormalizeArguments given{mean, invstd, gamma, beta, n.activation, n.negative_slope};
+    return {Device::convolve_normalize(conv, x, weight, bias, given), nothing(x), mean, invstd};
   }
 
   static Five backward(const ConvArguments& conv, const NormArguments& n, const Tensor& grad_y, const Tensor& x,
@@ -191,9 +206,9 @@ struct ConvBnAct {
   static Four conv2d(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, const OptionalTensor& gamma,
                      const OptionalTensor& beta, const OptionalTensor& running_mean, const OptionalTensor& running_var,
                      Ints stride, Ints padding, Ints dilation, int64_t groups, bool norm, bool training, bool keep_z,
-                     double eps, std::string activation, double negative_slope) {
+                     double eps, std::string activation, double negative_slope, bool tf32) {
     const char* op = "conv2d_bn_act";
-    return forward({op, false, stride, padding, {0, 0}, dilation, groups},
+    return forward({op, false, stride, padding, {0, 0}, dilation, groups, tf32},
                    {norm, training, eps, parse_activation(op, activation), negative_slope}, x, weight, bias, gamma, beta,
                    running_mean, running_var, keep_z);
   }
@@ -202,9 +217,9 @@ struct ConvBnAct {
                                const OptionalTensor& gamma, const OptionalTensor& beta,
                                const OptionalTensor& running_mean, const OptionalTensor& running_var, Ints stride,
                                Ints padding, Ints output_padding, Ints dilation, int64_t groups, bool norm, bool training,
-                               bool keep_z, double eps, std::string activation, double negative_slope) {
+                               bool keep_z, double eps, std::string activation, double negative_slope, bool tf32) {
     const char* op = "conv_transpose2d_bn_act";
-    return forward({op, true, stride, padding, output_padding, dilation, groups},
+    return forward({op, true, stride, padding, output_padding, dilation, groups, tf32},
                    {norm, training, eps, parse_activation(op, activation), negative_slope}, x, weight, bias, gamma, beta,
                    running_mean, running_var, keep_z);
   }
@@ -213,9 +228,9 @@ struct ConvBnAct {
                               const OptionalTensor& gamma, const OptionalTensor& beta, const Tensor& y, const Tensor& z,
                               const Tensor& mean, const Tensor& invstd, Ints stride, Ints padding, Ints dilation,
                               int64_t groups, bool norm, bool training, std::string activation, double negative_slope,
-                              bool need_x, bool need_weight, bool need_bias, bool need_affine, double eps) {
+                              bool need_x, bool need_weight, bool need_bias, bool need_affine, double eps, bool tf32) {
     const char* op = "conv2d_bn_act_backward";
-    return backward({op, false, stride, padding, {0, 0}, dilation, groups},
+    return backward({op, false, stride, padding, {0, 0}, dilation, groups, tf32},
                     {norm, training, eps, parse_activation(op, activation), negative_slope}, grad_y, x, weight, bias,
                     gamma, beta, y, z, mean, invstd, need_x, need_weight, need_bias, need_affine);
   }
@@ -226,9 +241,9 @@ struct ConvBnAct {
                                         const Tensor& invstd, Ints stride, Ints padding, Ints output_padding,
                                         Ints dilation, int64_t groups, bool norm, bool training, std::string activation,
                                         double negative_slope, bool need_x, bool need_weight, bool need_bias,
-                                        bool need_affine, double eps) {
+                                        bool need_affine, double eps, bool tf32) {
     const char* op = "conv_transpose2d_bn_act_backward";
-    return backward({op, true, stride, padding, output_padding, dilation, groups},
+    return backward({op, true, stride, padding, output_padding, dilation, groups, tf32},
                     {norm, training, eps, parse_activation(op, activation), negative_slope}, grad_y, x, weight, bias,
                     gamma, beta, y, z, mean, invstd, need_x, need_weight, need_bias, need_affine);
   }
@@ -240,16 +255,17 @@ struct PlainConvolution {
   using Ints = std::vector<int64_t>;
 
   static Tensor forward(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, Ints stride, Ints padding,
-                        Ints dilation, bool transposed, Ints output_padding, int64_t groups) {
-    const ConvArguments conv{"convolution", transposed, stride, padding, output_padding, dilation, groups};
+                        Ints dilation, bool transposed, Ints output_padding, int64_t groups, bool tf32) {
+    const ConvArguments conv{"convolution", transposed, stride, padding, output_padding, dilation, groups, tf32};
     conv.check_tensors(x, weight, bias);
     return Device::convolve(conv, x, weight, bias);
   }
 
   static std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const Tensor& weight, Ints stride,
                                                      Ints padding, Ints dilation, bool transposed, Ints output_padding,
-                                                     int64_t groups, bool need_x, bool need_weight, bool need_bias) {
-    const ConvArguments conv{"convolution_backward", transposed, stride, padding, output_padding, dilation, groups};
+                                                     int64_t groups, bool need_x, bool need_weight, bool need_bias,
+                                                     bool tf32) {
+    const ConvArguments conv{"convolution_backward", transposed, stride, padding, output_padding, dilation, groups, tf32};
     conv.check_shape("grad", grad, x, conv.check_tensors(x, weight, std::nullopt));
     const auto [grad_x, grad_weight, grad_bias] =
         Device::convolve_backward(conv, grad, x, weight, {need_x, need_weight, need_bias});

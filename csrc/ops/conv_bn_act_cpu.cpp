@@ -3,7 +3,8 @@
 
 #include "cpu/conv_plan.h"
 #include "ops/bn_act_cpu.h"
-#include "ops/matmul_conv_cpu.h"
+#include "ops/layout_cpu.h"
+#include "ops/matmul_conv.h"
 #include "ops/tensor_cpu.h"
 #include "ops/thin_conv_cpu.h"
 #include "ops/winograd_cpu.h"
@@ -13,6 +14,7 @@ namespace {
 
 using cpu::ConvKernel;
 using cpu::ConvProduct;
+using Matmul = MatmulConv<in_format_cpu>;
 
 cpu::DType dtype_of(const Tensor& t) {
   switch (t.scalar_type()) {
@@ -72,14 +74,14 @@ struct BackwardPlan {
   }
 };
 
-struct CpuConvolution : ComposedConvolution<CpuPasses> {
-  using Composed = ComposedConvolution<CpuPasses>;
+struct CpuConvolution : ComposedConvolution<CpuPasses, CpuConvolution> {
+  using Composed = ComposedConvolution<CpuPasses, CpuConvolution>;
 
   static Tensor convolve(const ConvArguments& conv, const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
     switch (plan(conv, x, weight, ConvProduct::Output)) {
       case ConvKernel::Winograd: return Winograd(conv, x, weight).forward(bias, nullptr, nullptr);
       case ConvKernel::Thin: return ThinConv::forward(conv.transposed, x, weight, bias, Activation::None, 0.0);
-      case ConvKernel::Matmul: return plus_bias(MatmulConv::forward(conv, x, weight), bias);
+      case ConvKernel::Matmul: return plus_bias(Matmul::forward(conv, x, weight), bias);
       case ConvKernel::Aten: break;
     }
     return Composed::convolve(conv, x, weight, bias);
@@ -100,17 +102,17 @@ struct CpuConvolution : ComposedConvolution<CpuPasses> {
     return z;
   }
 
-  static std::tuple<Tensor, Tensor, Tensor> convolve_stats(const ConvArguments& conv, const Tensor& x, const Tensor& weight,
-                                                           const OptionalTensor& bias, double eps) {
+  static Normalized convolve_batch_norm(const ConvArguments& conv, const Tensor& x, const Tensor& weight,
+                                        const OptionalTensor& bias, const BatchNormArguments& n) {
     if (plan(conv, x, weight, ConvProduct::Output) != ConvKernel::Winograd) {
       const Tensor z = convolve(conv, x, weight, bias);
-      const auto [mean, invstd] = mean_invstd(z, eps);
-      return {z, mean, invstd};
+      const auto [mean, invstd] = mean_invstd(z, n.eps);
+      return normalized(z, mean, invstd, n);
     }
     PartialStatistics partial(0, 0);
     const Tensor z = Winograd(conv, x, weight).forward(bias, nullptr, &partial);
     const auto [mean, var] = partial.merge(z, statistics_dtype(z));
-    return {z, mean, inverse_std(var, eps, statistics_dtype(z))};
+    return normalized(z, mean, inverse_std(var, n.eps, statistics_dtype(z)), n);
   }
 
   static Tensor convolve_normalize(const ConvArguments& conv, const Tensor& x, const Tensor& weight,
@@ -140,9 +142,8 @@ struct CpuConvolution : ComposedConvolution<CpuPasses> {
       set(gradients, Winograd(conv, x, weight).backward(grad_z, std::nullopt, nullptr, winograd.x, winograd.weight),
           winograd);
     }
-    if (matmul.x || matmul.weight) {
-      set(gradients, MatmulConv::backward(conv, grad_z, x, weight, matmul.x, matmul.weight), matmul);
-    }
+    if (matmul.x) gradients[0] = Matmul::grad_x(conv, grad_z, x, weight);
+    if (matmul.weight) gradients[1] = Matmul::grad_weight(conv, grad_z, x, weight);
     if (needs.bias && !aten.bias && !thin.bias) gradients[2] = bias_gradient(grad_z, grad_z, Activation::None, 0.0);
     return gradients;
   }

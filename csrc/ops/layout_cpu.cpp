@@ -24,17 +24,4 @@ Tensor in_format_cpu(const Tensor& t, bool channels_last) {
   return out;
 }
 
-Tensor result_in_format(const Tensor& t, bool channels_last) {
-  const Tensor dense = in_format_cpu(t, channels_last);
-  const std::vector<int64_t> size{t.size(0), t.size(1), t.size(2), t.size(3)};
-  const std::vector<int64_t> stride = strides_in_format(size, channels_last);
-  bool same = true;
-  for (int64_t d = 0; d < 4; d++) same = same && dense.stride(d) == stride[d];
-  return same ? dense : restrided(dense, size, stride);
-}
-
-Tensor restrided(const Tensor& t, const std::vector<int64_t>& size, const std::vector<int64_t>& stride) {
-  return call("aten::detach", "", call("aten::as_strided", "", t, size, stride, std::optional<int64_t>()));
-}
-
 }  // namespace fastgan::ops

@@ -8,10 +8,9 @@ namespace fastgan::ops {
 // t (N, C, H, W) in the memory format asked for: itself where it is in that format already.
 Tensor in_format_cpu(const Tensor& t, bool channels_last);
 
-// The same for a result: with the strides that torch gives to a new tensor of this format, also where a dimension is 1.
-Tensor result_in_format(const Tensor& t, bool channels_last);
-
-// The elements of t by this size and these strides; detached, for autograd lets nobody write to a view that an op returns.
-Tensor restrided(const Tensor& t, const std::vector<int64_t>& size, const std::vector<int64_t>& stride);
+// The same for a result, with the strides that torch gives it.
+inline Tensor result_in_format(const Tensor& t, bool channels_last) {
+  return with_strides_of_format(in_format_cpu(t, channels_last), channels_last);
+}
 
 }  // namespace fastgan::ops

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import tyro
 
-from fastgan._info import describe, info
+from fastgan._info import convolutions, describe, info
 
 
 @dataclass
@@ -17,9 +17,14 @@ class InfoOptions:
 
     json: bool = False
     """print JSON instead of aligned lines"""
+    convolutions: bool = False
+    """print what timed trials chose for convolutions on CUDA devices, with every candidate's time, and nothing else"""
 
 
 def run(argv: Sequence[str]) -> None:
     options = tyro.cli(InfoOptions, args=argv, prog="fastgan info")
+    if options.convolutions:
+        print(convolutions())
+        return
     facts = info()
     print(json.dumps(facts, indent=2) if options.json else describe(facts))

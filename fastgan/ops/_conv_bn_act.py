@@ -24,7 +24,8 @@ from typing import NamedTuple
 
 import torch
 
-from fastgan.ops._convolution import plan
+from fastgan.ops._conv_choices import restore
+from fastgan.ops._convolution import plan, tf32_allowed
 from fastgan.ops._dispatch import use_kernel
 from fastgan.ops._library import LIBRARY
 from fastgan.ops.bn_act import (
@@ -185,12 +186,13 @@ def define(name: str, transposed: bool) -> None:
     LIBRARY.define(
         f"{name}(Tensor x, Tensor weight, Tensor? bias, Tensor? gamma, Tensor? beta, Tensor? running_mean, "
         f"Tensor? running_var, {integers}, bool norm, bool training, bool keep_z, float eps, str activation, "
-        "float negative_slope) -> (Tensor y, Tensor z, Tensor mean, Tensor invstd)"
+        "float negative_slope, bool tf32) -> (Tensor y, Tensor z, Tensor mean, Tensor invstd)"
     )
     LIBRARY.define(
         f"{name}_backward(Tensor grad_y, Tensor x, Tensor weight, Tensor? bias, Tensor? gamma, Tensor? beta, Tensor y, "
         f"Tensor z, Tensor mean, Tensor invstd, {integers}, bool norm, bool training, str activation, "
-        "float negative_slope, bool need_x, bool need_weight, bool need_bias, bool need_affine, float eps) -> "
+        "float negative_slope, bool need_x, bool need_weight, bool need_bias, bool need_affine, float eps, "
+        "bool tf32) -> "
         "(Tensor grad_x, Tensor grad_weight, Tensor grad_bias, Tensor grad_gamma, Tensor grad_beta)"
     )
     forward_op = getattr(torch.ops.fastgan, name).default
@@ -208,7 +210,7 @@ def define(name: str, transposed: bool) -> None:
 
     @torch.library.register_fake(f"fastgan::{name}_backward", lib=LIBRARY)
     def _(grad_y, x, weight, bias, gamma, beta, y, z, mean, invstd, *rest):
-        conv, (norm, _training, _act, _slope, need_x, need_weight, need_bias, need_affine, _eps) = split(rest)
+        conv, (norm, _training, _act, _slope, need_x, need_weight, need_bias, need_affine, *_) = split(rest)
         grad_x = conv.backward(grad_y, x, weight, (need_x, False, False))[0]
         affine = x.new_empty(grad_y.shape[1], dtype=gamma.dtype) if need_affine else x.new_empty(0)
         return (  # the stand-ins for what is not asked for may not be one tensor: outputs do not share memory
@@ -222,16 +224,17 @@ def define(name: str, transposed: bool) -> None:
     def forward_context(ctx, inputs, output):
         x, weight, bias, gamma, beta, _, _, *rest = inputs
         y, z, mean, invstd = output
-        conv, (norm, training, _keep_z, eps, act, slope) = split(tuple(rest))
+        conv, (norm, training, _keep_z, eps, act, slope, tf32) = split(tuple(rest))
         ctx.mark_non_differentiable(z, mean, invstd)
         ctx.set_materialize_grads(False)
         reads_y = act == "tanh" or not (norm or act == "none")
         y_kept = y if reads_y else z  # what is not read need not be kept alive; z is kept in any case
         ctx.save_for_backward(x, weight, bias, gamma, beta, y_kept, z, mean, invstd)
         ctx.conv, ctx.norm, ctx.training, ctx.act, ctx.slope, ctx.eps = conv, norm, training, act, slope, eps
+        ctx.tf32 = tf32
 
     def forward_derivative(ctx, grad_y, *_):
-        nones = [None] * (2 + n_integers + 6)
+        nones = [None] * (2 + n_integers + 7)
         if grad_y is None:
             return None, None, None, None, None, *nones
         saved = ctx.saved_tensors  # once: recomputation by torch.utils.checkpoint allows no second look
@@ -240,13 +243,13 @@ def define(name: str, transposed: bool) -> None:
         need_affine = need_gamma or need_beta
         grads = backward_op(
             grad_y, *saved, *ctx.conv.as_op_arguments(), ctx.norm, ctx.training, ctx.act, ctx.slope,
-            need_x, need_weight, need_bias, need_affine, ctx.eps,
+            need_x, need_weight, need_bias, need_affine, ctx.eps, ctx.tf32,
         )  # fmt: skip
         return *(grad if need else None for grad, need in zip(grads, needed, strict=True)), *nones
 
     def backward_context(ctx, inputs, output):
         grad_y, x, weight, bias, gamma, beta, y, _z, mean, invstd, *rest = inputs
-        conv, (norm, training, act, slope, *needed, eps) = split(tuple(rest))
+        conv, (norm, training, act, slope, *needed, eps, _tf32) = split(tuple(rest))
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(grad_y, x, weight, bias, gamma, beta, y, mean, invstd)
         ctx.options = (conv, norm, training, act, slope, eps)
@@ -351,8 +354,10 @@ def conv_bn_act(
     tensors = (x, weight, bias, gamma, beta, running_mean, running_var)
     if not takes_kernel(conv, *tensors, norm, activation, negative_slope):
         return _reference(*tensors, conv, *options)
+    if x.device.type == "cuda" and not torch.compiler.is_compiling():
+        restore(x.device.index)
     run = _EAGER[conv.name] if differentiated and not torch.compiler.is_compiling() else _op(conv.name)
-    return ConvBnAct(*run(*tensors, *conv.as_op_arguments(), *options))
+    return ConvBnAct(*run(*tensors, *conv.as_op_arguments(), *options, tf32_allowed(x)))
 
 
 def takes_kernel(

@@ -13,30 +13,34 @@ from functools import lru_cache
 import torch
 
 from fastgan.ops import _library
+from fastgan.ops._conv_choices import restore
 from fastgan.ops._dispatch import use_kernel
 from fastgan.ops._library import LIBRARY
 
-__all__ = ["convolution", "convolution_backward", "covered", "plan", "release_workspaces"]
+__all__ = ["convolution", "convolution_backward", "covered", "plan", "release_workspaces", "tf32_allowed"]
 
 Tensor = torch.Tensor
 # (stride, padding, dilation, transposed, output_padding, groups), in the order of aten::convolution
 Options = tuple[list[int], list[int], list[int], bool, list[int], int]
 
 _OPTIONS = "int[] stride, int[] padding, int[] dilation, bool transposed, int[] output_padding, int groups"
-LIBRARY.define(f"convolution(Tensor x, Tensor weight, Tensor? bias, {_OPTIONS}) -> Tensor")
+LIBRARY.define(f"convolution(Tensor x, Tensor weight, Tensor? bias, {_OPTIONS}, bool tf32) -> Tensor")
 LIBRARY.define(
     f"convolution_backward(Tensor grad, Tensor x, Tensor weight, {_OPTIONS}, bool need_x, bool need_weight, "
-    "bool need_bias) -> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)"
+    "bool need_bias, bool tf32) -> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)"
 )
 
 
 @torch.library.register_fake("fastgan::convolution", lib=LIBRARY)
 def _(x, weight, bias, *options):
-    return torch.ops.aten.convolution(x, weight, bias, *options)
+    *geometry, _tf32 = options
+    return torch.ops.aten.convolution(x, weight, bias, *geometry)
 
 
 @torch.library.register_fake("fastgan::convolution_backward", lib=LIBRARY)
-def _(grad, x, weight, stride, padding, dilation, transposed, output_padding, groups, need_x, need_weight, need_bias):
+def _(
+    grad, x, weight, stride, padding, dilation, transposed, output_padding, groups, need_x, need_weight, need_bias, tf32
+):
     options = (stride, padding, dilation, transposed, output_padding, groups)
     grad_x = torch.ops.aten.convolution_backward(grad, x, weight, None, *options, (need_x, False, False))[0]
     return (
@@ -77,6 +81,22 @@ def covered(weight: Tensor, *options) -> bool:
     return _library.LOADED and _library.C.convolution_covered(tuple(weight.shape), *options)
 
 
+def tf32_allowed(x: Tensor) -> bool:
+    """Whether torch lets a convolution of ``x`` round float32 operands to TF32; read where the op is called.
+
+    Its two families of flags exclude each other: the older one is asked where the newer one, which wins, says nothing.
+    """
+    return x.dtype == torch.float32 and x.device.type == "cuda" and _tf32_flags()
+
+
+def _tf32_flags() -> bool:
+    precision = torch.backends.cudnn.conv.fp32_precision
+    return precision == "tf32" if precision != "none" else torch.backends.cudnn.allow_tf32
+
+
+_tf32_flags._dynamo_marked_constant = True  # as in _dispatch.py
+
+
 def _pairs(options: tuple) -> tuple:
     """Lists of one value, which aten takes for both axes, written out."""
     return tuple(o * 2 if isinstance(o, list) and len(o) == 1 else o for o in options)
@@ -86,8 +106,12 @@ def _by_kernel(op: str, tensors: tuple, options: tuple) -> bool:
     x, weight = tensors[-2:]
     if x.dim() != 4 or weight.dim() != 4:  # one-dimensional and volumetric convolutions are aten's
         return False
-    worthwhile = set(plan(x, weight, *options)) != {"aten"}
-    return use_kernel(op, *tensors, gap="the batch is empty" if x.numel() == 0 else None, worthwhile=worthwhile)
+    cuda = x.device.type == "cuda"  # where a trial chooses, not a plan
+    worthwhile = cuda or set(plan(x, weight, *options)) != {"aten"}
+    taken = use_kernel(op, *tensors, gap="the batch is empty" if x.numel() == 0 else None, worthwhile=worthwhile)
+    if taken and cuda and not torch.compiler.is_compiling():
+        restore(x.device.index)
+    return taken
 
 
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *options) -> Tensor:
@@ -95,7 +119,7 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *options) -> Ten
     if x.dim() == 4:
         options = _pairs(options)
     if _by_kernel("convolution", (x, weight), options):
-        return torch.ops.fastgan.convolution(x, weight, bias, *options)
+        return torch.ops.fastgan.convolution(x, weight, bias, *options, tf32_allowed(x))
     return torch.ops.aten.convolution(x, weight, bias, *options)
 
 
@@ -103,7 +127,7 @@ def convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, *options) -> t
     """aten::convolution_backward; the last of the options is its output mask. What is not asked for is None."""
     *options, mask = _pairs(options[:-1]) + options[-1:] if x.dim() == 4 else options
     if _by_kernel("convolution_backward", (grad, x, weight), tuple(options)):
-        grads = torch.ops.fastgan.convolution_backward(grad, x, weight, *options, *mask)
+        grads = torch.ops.fastgan.convolution_backward(grad, x, weight, *options, *mask, tf32_allowed(x))
     else:
         bias_size = [grad.shape[1]] if mask[2] else None
         grads = torch.ops.aten.convolution_backward(grad, x, weight, bias_size, *options, mask)

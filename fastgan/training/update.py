@@ -16,19 +16,21 @@ from fastgan.data.batch import Batch
 from fastgan.training.batches import BatchStream
 from fastgan.training.ema import ExponentialMovingAverage
 from fastgan.training.meter import Meter
+from fastgan.training.precision import Precision
 
 __all__ = ["Updates", "only", "set_options", "total", "update"]
 
 
 class Updates:
-    """Runs updates, counts their losses in ``meter`` and moves the averages.
+    """Runs updates in ``precision``, counts their losses in ``meter`` and moves the averages.
 
     ``report``: by "stage/phase", how the updates ran where a user asked for CUDA graphs; empty where nobody did.
     """
 
-    def __init__(self, meter: Meter, ema: ExponentialMovingAverage) -> None:
+    def __init__(self, meter: Meter, ema: ExponentialMovingAverage, precision: Precision) -> None:
         self.meter = meter
         self.ema = ema
+        self.precision = precision
         self.report: dict[str, str] = {}
 
     def session(self, batches: BatchStream) -> AbstractContextManager[None]:
@@ -39,18 +41,20 @@ class Updates:
         """Before the first update of a stage, and after its optimisers' states were loaded."""
 
     def update(self, phase: Phase, optimizer: torch.optim.Optimizer, batch: Batch, step: int) -> None:
-        self.meter.count(update(phase, optimizer, batch, step, self.meter))
+        self.meter.count(update(phase, optimizer, batch, step, self.meter, self.precision))
 
     def average(self) -> None:
         self.ema.update()
 
 
-def update(phase: Phase, optimizer: torch.optim.Optimizer, batch: Batch, step: int, meter: Meter) -> list[str]:
+def update(
+    phase: Phase, optimizer: torch.optim.Optimizer, batch: Batch, step: int, meter: Meter, precision: Precision
+) -> list[str]:
     """One update; adds the loss terms to ``meter``'s sums and returns their names there."""
     optimizer.zero_grad(set_to_none=True)
-    terms = phase.loss(batch, step)
-    total(terms, phase.name).backward()
-    optimizer.step()
+    with precision.autocast():
+        terms = phase.loss(batch, step)
+    precision.step(phase.name, total(terms, phase.name), optimizer)
     if phase.after is not None:
         with torch.no_grad():
             phase.after(step)

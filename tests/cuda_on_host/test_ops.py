@@ -54,12 +54,12 @@ def test_conv_bn_act(ops, name, mode, activation, memory_format, dtype):
     output_padding = [geometry["output_padding"]] if transposed else []
     integers = [geometry["stride"], geometry["padding"], *output_padding, (1, 1), 2]
     y, z, mean, invstd = getattr(ops, name)(
-        x, weight, bias, *affine, *running, *integers, norm, training, True, 1e-5, activation, 0.2
+        x, weight, bias, *affine, *running, *integers, norm, training, True, 1e-5, activation, 0.2, False
     )
     grad_y = torch.randn(y.shape).to(dtype)  # another memory order than y's where that is channels-last
     grads = getattr(ops, f"{name}_backward")(
         grad_y, x, weight, bias, *affine, y, z, mean, invstd, *integers, norm, training, activation, 0.2, True, True,
-        True, norm, 1e-5,
+        True, norm, 1e-5, False,
     )  # fmt: skip
 
     def reference(convert):
@@ -98,8 +98,8 @@ def test_conv_bn_act(ops, name, mode, activation, memory_format, dtype):
 def test_conv_bn_act_without_z_overwrites_it(ops):
     x, weight = torch.randn(2, 3, 6, 6), torch.randn(4, 3, 3, 3)
     rest = ([1, 1], [1, 1], [1, 1], 1, True, True)
-    kept = ops.conv2d_bn_act(x, weight, *[None] * 5, *rest, True, 1e-5, "relu", 0.0)
-    not_kept = ops.conv2d_bn_act(x, weight, *[None] * 5, *rest, False, 1e-5, "relu", 0.0)
+    kept = ops.conv2d_bn_act(x, weight, *[None] * 5, *rest, True, 1e-5, "relu", 0.0, False)
+    not_kept = ops.conv2d_bn_act(x, weight, *[None] * 5, *rest, False, 1e-5, "relu", 0.0, False)
     assert torch.equal(kept[0], not_kept[0]) and not_kept[1].shape == (0,)
 
 

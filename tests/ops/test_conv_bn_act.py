@@ -300,7 +300,7 @@ def opcheck_arguments(case: Case, keep_z: bool) -> tuple:
     tensors = tuple(t.get(name) for name in (*NAMES, "running_mean", "running_var"))
     pairs = [[v, v] if isinstance(v, int) else list(v) for v in (case.stride, case.padding)]
     pairs += [[0, 0]] if case.transposed else []
-    return (*tensors, *pairs, [1, 1], case.groups, case.norm, case.training, keep_z, 1e-5, case.activation, 0.2)
+    return (*tensors, *pairs, [1, 1], case.groups, case.norm, case.training, keep_z, 1e-5, case.activation, 0.2, False)
 
 
 @DIRECTIONS
@@ -316,7 +316,7 @@ def test_opcheck(transposed, change, kernels):
     need = (True, True, bias is not None, gamma is not None)
     backward = (
         torch.randn_like(y), x, weight, bias, gamma, beta, y.detach(), z, mean, invstd, *integers, case.norm,
-        case.training, case.activation, 0.2, *need, 1e-5,
+        case.training, case.activation, 0.2, *need, 1e-5, False,
     )  # fmt: skip
     torch.library.opcheck(getattr(torch.ops.fastgan, f"{name}_backward").default, backward)
 
@@ -422,7 +422,7 @@ class AskedFor(torch.utils._python_dispatch.TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if "bn_act_backward.default" in str(function):
-            self.asked.append(args[-5:-1])
+            self.asked.append(args[-6:-2])
         return function(*args, **(kwargs or {}))
 
 

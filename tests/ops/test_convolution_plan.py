@@ -213,7 +213,10 @@ def test_thin_covers_half_precision_and_four_channels():
 
 
 def test_unknown_words_are_named():
-    words = "set_convolution_plan: plan is 'fft'; it takes auto, aten, winograd, thin or matmul"
+    words = (
+        "set_convolution_plan: plan is 'fft'; it takes auto, aten, matmul or thin, winograd for the CPU, aten, matmul, "
+    )
+    words += "thin, sm80, sm80_one_launch, sm90a, sm90a_one_launch or fixed for CUDA"
     with pytest.raises(ValueError, match=words):
         _library.C.set_convolution_plan("fft")
     x, weight, pairs = (2, 64, 8, 8), (64, 32, 4, 4), ((2, 2), (1, 1), (1, 1), True, (0, 0), 1)
@@ -313,9 +316,11 @@ def test_the_plain_ops_do_as_their_schemas_and_fakes_say(transposed, kernel, lay
     ops, utilities = torch.ops.fastgan, ("test_schema", "test_faketensor")
     with planned(kernel):
         assert plan_of(case) == (kernel,) * 3
-        torch.library.opcheck(ops.convolution.default, (x, weight, bias, *case.aten_options()), test_utils=utilities)
+        torch.library.opcheck(
+            ops.convolution.default, (x, weight, bias, *case.aten_options(), False), test_utils=utilities
+        )
         for mask in ((True, True, True), (True, True, False), (True, False, True), (False, True, True)):
-            arguments = (cotangent, x, weight, *case.aten_options(), *mask)
+            arguments = (cotangent, x, weight, *case.aten_options(), *mask, False)
             torch.library.opcheck(ops.convolution_backward.default, arguments, test_utils=utilities)
 
 
@@ -323,7 +328,14 @@ def test_the_plain_ops_do_as_their_schemas_and_fakes_say(transposed, kernel, lay
 def test_the_fake_shares_no_memory_between_gradients_that_are_not_asked_for(mask):
     case = halving(False, 2, 6, 3, (4, 4))
     tensors = case.inputs()
-    arguments = (cotangent_of(case), tensors["x"].detach(), tensors["weight"].detach(), *case.aten_options(), *mask)
+    arguments = (
+        cotangent_of(case),
+        tensors["x"].detach(),
+        tensors["weight"].detach(),
+        *case.aten_options(),
+        *mask,
+        False,
+    )
     op, utilities = torch.ops.fastgan.convolution_backward.default, ("test_schema", "test_faketensor")
     with planned("winograd"):
         torch.library.opcheck(op, arguments, test_utils=utilities)
