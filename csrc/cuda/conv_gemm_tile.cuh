@@ -13,8 +13,8 @@
 //                      way it lies, is 4 numbers of one row or of one k: of each operand 8 chunks for 256 multiply-adds.
 //
 // Bank conflicts. 8 threads (a phase of a 16-byte access) must touch 8 different chunks modulo 128 bytes, 32 threads of a
-// 4-byte access 32 different words. OperandTile::swizzled permutes the chunks of a row so that copies and reads both do;
-// static_asserts below hold it to that.
+// 4-byte access 32 different words, the half warp of a MultiplyAdd its 4 different chunks. OperandTile::swizzled permutes the
+// chunks of a row so that copies and reads both do; static_asserts below hold it to that.
 //
 // Blocks of kM x kN, warps of kM / warps_m x 32 sums:
 //   128 x 128   8 warps of 64 x 32   64 KiB of shared memory, 64 sums a thread
@@ -34,10 +34,6 @@ constexpr int kStages = 4, kStepBytes = 64, kChunkBytes = 16;
 
 template <class T>
 constexpr int kStep = kStepBytes / static_cast<int>(sizeof(T));
-
-// Elements of K that one instruction takes.
-template <class T>
-constexpr int kInstructionK = kStep<T> / 2;
 
 enum class KOrder { KContiguous, KStrided };
 enum class Operand { A, B };
