@@ -155,7 +155,7 @@ if part build 240 bash -c build; then
   wanted graphs && part graphs 120 "$python" benchmarks/graph_check.py
   if wanted ncu; then
     if command -v ncu >/dev/null; then
-      part ncu 60 "$python" benchmarks/gpu_counters.py --out "$stem-ncu.txt"
+      part ncu 90 "$python" benchmarks/gpu_counters.py --out "$stem-ncu.txt"
     else
       skip "ncu (not on PATH)"
     fi
