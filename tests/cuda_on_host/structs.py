@@ -156,12 +156,14 @@ class Kernels:
         """How many blocks of a cooperative launch there may be."""
         self.library.set_resident_blocks(blocks)
 
-    def plan(self, name: str, **fields) -> list[int]:
-        """What ``plan_of_<name>`` in conv_kernels.cpp says of a call."""
-        plan = (_INT * 3)()
+    def plan(self, name: str, blocks: int = 8, **fields) -> list[int]:
+        """What ``plan_of_<name>`` in conv_kernels.cpp says of a call. blocks: in place of FASTGAN_CONV_BLOCKS."""
+        plan, conv_blocks = (_INT * 5)(), _INT.in_dll(self.library, "conv_blocks")
         function = getattr(self.library, f"plan_of_{name}")
         function.argtypes, function.restype = [PARAMS[name], c.POINTER(_INT)], None
+        before, conv_blocks.value = conv_blocks.value, blocks
         function(PARAMS[name](**fields), plan)
+        conv_blocks.value = before
         return list(plan)
 
     def covers(self, name: str, **fields) -> bool:

@@ -155,7 +155,8 @@ def test_the_cases_take_every_tile_and_splits(host_kernels):
             ("conv_gemm", {"direction": DOWN}),
             ("conv_gemm_weight_grad", {}),
         ):
-            rows, columns, splits = host_kernels.plan(name, shape=case.shape(), dtype=DTYPES[torch.bfloat16], **fields)
+            plan = host_kernels.plan(name, shape=case.shape(), dtype=DTYPES[torch.bfloat16], **fields)
+            rows, columns, splits, *_ = plan
             what = (name, *fields.values())
             taken |= {(*what, rows, columns), (*what, "splits" if splits > 1 else "one")}
     both = ((128, 128), (64, 64), ("splits",), ("one",))
