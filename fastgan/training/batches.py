@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import fields
 from functools import partial
@@ -142,14 +142,13 @@ def _read_ahead(
         return {name: value.pin_memory() for name, value in values.items()} if pin else values
 
     with ThreadPoolExecutor(1, "fastgan-data") as thread:
-        waiting = deque(thread.submit(read, key) for key in keys[:READ_AHEAD])
-        for key in [*keys[READ_AHEAD:], *[None] * READ_AHEAD]:
-            if not waiting:
-                return
-            values = waiting.popleft().result()
-            if key is not None:
-                waiting.append(thread.submit(read, key))
-            yield values
+        waiting: deque[Future] = deque()
+        for key in keys:
+            waiting.append(thread.submit(read, key))
+            if len(waiting) > READ_AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def to_device(values: Mapping[str, torch.Tensor], device: torch.device) -> Batch:
