@@ -23,6 +23,7 @@ __all__ = [
     "environment",
     "load_data",
     "name_of",
+    "open_data",
 ]
 
 log = logging.getLogger("fastgan")
@@ -62,10 +63,17 @@ def choose_device(device: str | torch.device) -> torch.device:
 
 
 def load_data(spec: str | os.PathLike, architecture: Architecture, strict: bool) -> Any:
+    config = architecture.config
+    return open_data(spec, image_size=config.image_size, channels=config.channels, strict=strict)
+
+
+def open_data(spec: str | os.PathLike, *, seed: int = 0, **options: Any) -> Any:
+    """``fastgan.data.load``, with the arguments kept by which ``describe_data`` lets the data be opened again."""
     from fastgan.data import load
 
-    config = architecture.config
-    return load(os.fspath(spec), image_size=config.image_size, channels=config.channels, strict=strict)
+    dataset = load(spec, seed=seed, **options)
+    dataset.loaded_by = {"spec": os.fspath(spec), "seed": seed}
+    return dataset
 
 
 def check_batch(batch: Batch, architecture: Architecture) -> None:
@@ -105,7 +113,7 @@ def describe_architecture(architecture: Architecture) -> dict[str, Any]:
 
 
 def describe_data(dataset: Any) -> dict[str, Any]:
-    described = {"name": name_of(dataset), "items": len(dataset)}
+    described = {"name": name_of(dataset), "items": len(dataset), **getattr(dataset, "loaded_by", {})}
     if hasattr(dataset, "describe"):
         described["description"] = dataset.describe()
     return described
