@@ -79,7 +79,7 @@ def save_progress_plot(curves: Mapping[str, Curve], path: str | Path, title: str
         axis.grid(alpha=0.3)
         axis.tick_params(labelsize=8)
         if len(names) > 1:
-            axis.legend(fontsize=7, loc="upper right")
+            axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     axes[-1].set_xlabel("step", fontsize=8)
     if title:
         figure.suptitle(title, fontsize=10)
