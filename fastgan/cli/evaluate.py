@@ -89,7 +89,7 @@ def _real_images(options: EvaluateOptions, config: Mapping[str, Any]) -> ImageDa
 
 
 def _collapse(architecture: Any, data: ImageDataset, options: EvaluateOptions) -> CollapseReport | None:
-    """The detector's verdict; None where there are too few images for one."""
+    """The detector's verdict; None where there are too few images for one, or samples are not finite."""
     try:
         detector = CollapseDetector(data, n=min(256, options.samples))
     except ValueError:

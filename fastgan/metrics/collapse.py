@@ -93,8 +93,8 @@ class CollapseDetector:
 
     def __call__(self, generate: Callable[[int], torch.Tensor] | torch.Tensor) -> CollapseReport:
         images = (generate if isinstance(generate, torch.Tensor) else generate(self.n)).detach()
-        if len(images) < 2:
-            raise ValueError("the collapse detector takes at least 2 images")
+        if len(images) < 2 or not images.isfinite().all():
+            raise ValueError("the collapse detector takes at least 2 images, all of them finite")
         samples = self._diversity(images, self._embed(images))
         return CollapseReport(samples, self.real, self.net.name, tuple(self._reasons(samples)))
 

@@ -11,13 +11,12 @@ import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-__all__ = ["FEATURE_NETS", "FeatureNet", "RandomConvFeatures", "load_features", "random_conv_v1", "to_rgb"]
+__all__ = ["FEATURE_NETS", "FeatureNet", "RandomConvFeatures", "digest", "load_features", "to_rgb"]
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -31,7 +30,7 @@ class FeatureNet(nn.Module):
 
     name: str
     dim: int  # features of an image
-    num_classes: ClassVar[int | None] = None  # None: no classifier, hence no Inception Score
+    num_classes: int | None = None  # None: no classifier, hence no Inception Score
 
     def maps(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Activations of successive stages, (N, C_l, H_l, W_l) each; differentiable."""
@@ -103,17 +102,13 @@ class RandomConvFeatures(FeatureNet):
 # -- by name or file ---------------------------------------------------------------------------------------------------
 
 
-def random_conv_v1(channels: int) -> FeatureNet:
-    return RandomConvFeatures(channels)
-
-
 def _efficientnet_lite0(channels: int) -> FeatureNet:
     from fastgan.metrics.efficientnet import efficientnet_lite0
 
     return efficientnet_lite0()
 
 
-FEATURE_NETS = {"random_conv_v1": random_conv_v1, "efficientnet_lite0": _efficientnet_lite0}
+FEATURE_NETS = {"random_conv_v1": RandomConvFeatures, "efficientnet_lite0": _efficientnet_lite0}
 
 
 def load_features(spec: str | os.PathLike | FeatureNet, channels: int) -> FeatureNet:

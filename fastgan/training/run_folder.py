@@ -34,7 +34,8 @@ log = logging.getLogger("fastgan")
 MAY_CHANGE = (
     "architecture.class",  # the name tells; a class without one moves between modules
     "data.description",  # holds paths
-    "data.spec",  # a path, or the name, which is compared
+    "data.seed",  # with "spec", how it was opened; what came of it is compared
+    "data.spec",
     "trainer.checkpoint_every",
     "trainer.cuda_graph",
     "trainer.device",

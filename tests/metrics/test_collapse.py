@@ -79,6 +79,9 @@ def test_clusters_of_separate_points_are_their_means():
     assert sorted(cluster(points, 2).tolist()) == [[0, 1], [50, 51]]
 
 
-def test_too_few_images():
+def test_too_few_or_broken_images(detector, images):
+    for broken in (images[:1], images * float("nan")):
+        with pytest.raises(ValueError, match="at least 2 images, all of them finite"):
+            detector(broken)
     with pytest.raises(ValueError, match="at least 40 samples and real images, got n=256 and a data set of 39"):
         CollapseDetector(load("scenes", image_size=16, size=39))
