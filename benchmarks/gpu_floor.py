@@ -30,7 +30,7 @@ PRODUCT_FLOPS_PER_SECOND = 7.9e14  # of a bfloat16 product by cuBLAS, which runs
 MULTIPROCESSORS = 132
 # Blocks that a multiprocessor holds, by tile; by registers (ptxas, sm_90) and shared memory.
 RESIDENT = {(128, 128): 2, (128, 64): 4, (64, 64): 5}
-RESIDENT_WEIGHT_GRADIENT = {128: 2, 64: 6}
+RESIDENT_WEIGHT_GRADIENT = {128: 2, 64: 4}
 UP, DOWN = 0, 1
 NORM_PASSES = ("bn_stats", "bn_act", "bn_act_backward_reduce", "bn_act_backward_elemt")
 PENALTY_PASSES = ("interpolate", "penalty")
