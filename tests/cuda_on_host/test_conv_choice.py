@@ -94,6 +94,7 @@ def test_each_implementation(ops, device, kernel, transposed, ends, mode, dtype)
             assert actual.stride() == wanted[1].stride()
 
 
+RISING, FALLING = range(1, 101), range(100, 0, -1)  # times of a trial: what is timed first wins, or what is timed last
 KEY = "conv_transpose2d {}, bfloat16, x 5x8x2x2 nhwc, weight 8x8x4x4 nhwc, stride 2x2, padding 1x1, output_padding 0x0"
 
 
