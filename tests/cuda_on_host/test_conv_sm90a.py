@@ -7,6 +7,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 import torch
@@ -28,6 +29,13 @@ K4, K3, K5, K3_UP, K2, K1 = (4, 2, 1, 0), (3, 1, 1, 0), (5, 2, 2, 1), (3, 2, 1, 
 SOURCE = HERE / "conv_sm90a.cpp"
 
 
+class Call(Protocol):
+    """Owns the tensors that ``params`` points to."""
+
+    name: str
+    params: ctypes.Structure
+
+
 class Library:
     def __init__(self, path: Path) -> None:
         self.calls = ctypes.CDLL(path)
@@ -36,20 +44,16 @@ class Library:
             run.argtypes, run.restype = [params], ctypes.c_char_p
             plan.argtypes, plan.restype = [params, ctypes.POINTER(ctypes.c_int)], None
 
-    def run(self, params, order: int = 0, landing: int = 0) -> str | None:
+    def run(self, call: Call, order: int = 0, landing: int = 0) -> str | None:
         self.calls.set_options(order, landing)
-        error = getattr(self.calls, f"run_{name_of(params)}_sm90a")(params)
+        error = getattr(self.calls, f"run_{call.name}_sm90a")(call.params)
         return error and error.decode()
 
-    def plan(self, params) -> tuple[int, ...]:
+    def plan(self, call: Call) -> tuple[int, ...]:
         """Rows and columns of a tile, and splits."""
         plan = (ctypes.c_int * 3)()
-        getattr(self.calls, f"plan_of_{name_of(params)}_sm90a")(params, plan)
+        getattr(self.calls, f"plan_of_{call.name}_sm90a")(call.params, plan)
         return tuple(plan)
-
-
-def name_of(params) -> str:
-    return "conv_gemm" if isinstance(params, ConvGemmParams) else "conv_gemm_weight_grad"
 
 
 @build
@@ -115,6 +119,8 @@ class Layer:
 class Convolution:
     """A layer's convolution from its fine images to its coarse ones (down), or transposed, back (up)."""
 
+    name = "conv_gemm"
+
     def __init__(self, layer: Layer, direction: str, epilogue: int = STATISTICS, activation: str = "none"):
         self.layer, self.direction = layer, direction
         self.activation, self.epilogue = activation, epilogue
@@ -168,6 +174,8 @@ class Convolution:
 
 
 class WeightGradient:
+    name = "conv_gemm_weight_grad"
+
     def __init__(self, layer: Layer, contiguous: bool = False):
         self.layer = layer
         self.coarse, self.fine, grad = layer.coarse_image(), layer.fine_image(), layer.weight()
@@ -213,7 +221,7 @@ def test_the_layers_take_every_tile_and_splits(library):
             *((direction, Convolution(layer, direction)) for direction in DIRECTIONS),
             ("weight gradient", WeightGradient(layer)),
         ):
-            rows, columns, splits = library.plan(call.params)
+            rows, columns, splits = library.plan(call)
             taken |= {(name, rows, columns), (name, splits > 1)}
     assert taken == {
         *((d, rows, columns) for d in DIRECTIONS for rows, columns in ((128, 64), (128, 128), (256, 128))),
@@ -228,7 +236,7 @@ def test_kernel_4_in_every_order_and_timing(library, what):
     call = Convolution(layer, what) if what in DIRECTIONS else WeightGradient(layer)
     bits = set()
     for order, landing in MODES:
-        assert library.run(call.params, order, landing) is None
+        assert library.run(call, order, landing) is None
         call.check()
         bits.add(call.bits())
     assert len(bits) == 1, "the order of threads changes the result"
@@ -238,21 +246,21 @@ def test_kernel_4_in_every_order_and_timing(library, what):
 @layers
 def test_convolution(library, layer, direction):
     call = Convolution(layer, direction)
-    assert library.run(call.params) is None
+    assert library.run(call) is None
     call.check()
 
 
 @layers
 def test_weight_gradient(library, layer):
     call = WeightGradient(layer)
-    assert library.run(call.params) is None
+    assert library.run(call) is None
     call.check()
 
 
 def test_gradient_of_a_contiguous_weight(library):
     for layer in (LAYERS[2], LAYERS[10]):  # one split, several
         call = WeightGradient(layer, contiguous=True)
-        assert library.run(call.params) is None
+        assert library.run(call) is None
         call.check()
 
 
@@ -261,7 +269,7 @@ def test_gradient_of_a_contiguous_weight(library):
 def test_normalise(library, number, direction, activation):
     """Tiles of both heights, and a split product."""
     call = Convolution(LAYERS[number], direction, NORMALISE, activation)
-    assert library.run(call.params) is None
+    assert library.run(call) is None
     call.check()
 
 
@@ -273,10 +281,10 @@ def test_batch_norm_in_one_launch(library, number, direction):
     two_launches = Convolution(layer, direction)
     for name in ("x", "weight", "bias"):
         getattr(two_launches, name).copy_(getattr(call, name))
-    assert library.plan(call.params)[2] == library.plan(two_launches.params)[2] == 1
+    assert library.plan(call)[2] == library.plan(two_launches)[2] == 1
     for order, landing in (("forward", 0), ("random", 1)):
-        assert library.run(call.params, ORDERS[order], landing) is None
-        assert library.run(two_launches.params) is None
+        assert library.run(call, ORDERS[order], landing) is None
+        assert library.run(two_launches) is None
         assert torch.equal(call.z, two_launches.out) and torch.equal(call.moments, two_launches.moments)
         mean, _, invstd, gamma, beta = (
             v.double().view(1, -1, 1, 1) for v in (*call.moments, call.norm["gamma"], call.norm["beta"])
@@ -291,12 +299,12 @@ def test_batch_norm_in_one_launch(library, number, direction):
 
 def test_batch_norm_of_more_tiles_than_multiprocessors_is_refused(library):
     call = Convolution(Layer(40, 8, 72, 8, K4), "down", BATCH_NORM)
-    assert library.run(call.params) == "launch returned error 801"
+    assert library.run(call) == "launch returned error 801"
 
 
 def test_without_statistics_nothing_but_the_product_is_written(library):
     call = Convolution(LAYERS[1], "up", STORE)
-    assert library.run(call.params) is None
+    assert library.run(call) is None
     call.check()
 
 
@@ -305,14 +313,14 @@ def test_what_is_not_covered_is_refused(library):
     not_whole_chunks = Layer(1, 4, 8, 12, K4)
     calls += [Convolution(not_whole_chunks, "up"), WeightGradient(not_whole_chunks)]
     for call in calls:
-        assert library.run(call.params) == "launch returned error 801"  # cudaErrorNotSupported
+        assert library.run(call) == "launch returned error 801"  # cudaErrorNotSupported
 
 
 def test_faults_are_races(racing_sm90a_library):
     library = Library(racing_sm90a_library)
-    released_while_read = library.run(Convolution(Layer(1, 4, 72, 72, K4), "up").params)
+    released_while_read = library.run(Convolution(Layer(1, 4, 72, 72, K4), "up"))
     assert "race on shared memory" in released_while_read and "wgmma's read" in released_while_read
-    one_place_for_all_splits = library.run(WeightGradient(LAYERS[10]).params)
+    one_place_for_all_splits = library.run(WeightGradient(LAYERS[10]))
     assert "race on global memory" in one_place_for_all_splits and "_weight_grad_sm90a.cu" in one_place_for_all_splits
-    combined_too_early = library.run(Convolution(Layer(1, 12, 16, 72, K1), "up", BATCH_NORM).params)
+    combined_too_early = library.run(Convolution(Layer(1, 12, 16, 72, K1), "up", BATCH_NORM))
     assert "race on global memory" in combined_too_early and "conv_gemm_sm90a.cu" in combined_too_early
