@@ -20,9 +20,9 @@
 
 #include <algorithm>
 
-#include "bn_act_math.cuh"
 #include "bn_stats.h"
 #include "channel_reduce.cuh"
+#include "conv_epilogue.cuh"
 #include "conv_gemm_tile.cuh"
 #include "moments.cuh"
 
@@ -46,38 +46,6 @@ struct ConvGemmArgs {
 };
 
 __device__ __forceinline__ int samples_of(const ConvGemmArgs& args) { return static_cast<int>(args.p.shape.samples); }
-
-// V neighbouring channels of the output: z = sum + bias, and what becomes of it.
-template <class T, int V>
-struct ChannelEpilogue {
-  const ConvGemmParams& p;
-  float bias[V];
-  ChannelAffine affine[V];
-
-  __device__ __forceinline__ ChannelEpilogue(const ConvGemmArgs& args, int first) : p(args.p) {
-#pragma unroll
-    for (int v = 0; v < V; ++v) {
-      const int c = first + v;
-      const bool inside = c < args.out_channels;
-      bias[v] = p.bias && inside ? to_float(static_cast<const T*>(p.bias)[c]) : 0.f;
-      affine[v] = p.epilogue == ConvEpilogue::Normalise && inside ? channel_affine(p.channels, c) : ChannelAffine{};
-    }
-  }
-
-  __device__ __forceinline__ void apply(float (&z)[V]) const {
-#pragma unroll
-    for (int v = 0; v < V; ++v) z[v] += bias[v];
-    if (p.epilogue != ConvEpilogue::Normalise) return;
-#pragma unroll
-    for (int v = 0; v < V; ++v) z[v] = normalise(z[v], affine[v]);
-    switch (p.activation) {
-      case Activation::None: break;
-      case Activation::Relu: activate<Activation::Relu>(z, 0.f); break;
-      case Activation::LeakyRelu: activate<Activation::LeakyRelu>(z, p.negative_slope); break;
-      case Activation::Tanh: activate<Activation::Tanh>(z, 0.f); break;
-    }
-  }
-};
 
 // A row of the block's tile: the pixel of the input that tap (0, 0) would read, which may lie outside, and of the output.
 struct Row {
@@ -217,7 +185,7 @@ __global__ void __launch_bounds__(Gemm::kThreads, Gemm::kBlocksAnSm) conv_gemm_k
   }
   const int column = column0 + Gemm::template column_of<V < 4 ? 4 : V>();
   constexpr int W = V < 4 ? 4 : V;
-  const ChannelEpilogue<T, W> epilogue(args, column);
+  const ChannelEpilogue<T, W> epilogue(args.p, column, args.out_channels);
   gemm.template for_each_vector<W>([&](int row, float(&sums)[W]) {
     const int pixel = rows[row].output;
     if (pixel < 0) return;
@@ -259,7 +227,7 @@ __global__ void __launch_bounds__(kPassThreads) finish_splits(const ConvGemmArgs
       for (int w = 0; w < W; ++w) z[v + w] += more[w];
     }
   }
-  ChannelEpilogue<T, V>(args, static_cast<int>(i % args.out_channels)).apply(z);
+  ChannelEpilogue<T, V>(args.p, static_cast<int>(i % args.out_channels), args.out_channels).apply(z);
   store(static_cast<T*>(args.p.out) + i, z);
 }
 
