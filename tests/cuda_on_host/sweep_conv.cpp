@@ -1,4 +1,5 @@
-// sweep.cpp for the convolutions: ragged and aligned channels, odd sizes, tiles of every size, splits of K.
+// sweep.cpp for the convolutions: ragged and aligned channels, odd sizes, tiles of every size, splits of K;
+// fine images of 3 channels by the kernels for those.
 #include "bn_stats.cu"  // the statistics of a split convolution
 #include "conv_kernels.cpp"
 #include "sweep.h"
@@ -17,12 +18,15 @@ void convolutions(DType dtype, int64_t n, int64_t coarse, int64_t fine, int64_t 
     const auto vector = [&] { return Buffer(channels, DType::Float32); };
     const Buffer bias(channels, dtype), mean = vector(), var = vector(), invstd = vector(), gamma = vector(), beta = vector();
     const Buffer out(up ? n * side * side * fine : n * half * half * coarse, dtype, offset);
-    check("conv_gemm", run_conv_gemm({shape, direction, dtype, true, up ? small : large, weight, Layout::ChannelsLast, bias,
-                                      out, nullptr, epilogue, mean, var, invstd, 1e-5f, {mean, invstd, gamma, beta, DType::Float32},
-                                      Activation::LeakyRelu, 0.2f, nullptr}));
+    const ConvGemmParams p{shape, direction, dtype, true, up ? small : large, weight, Layout::ChannelsLast, bias, out, nullptr,
+                           epilogue, mean, var, invstd, 1e-5f, {mean, invstd, gamma, beta, DType::Float32},
+                           Activation::LeakyRelu, 0.2f, nullptr};
+    if (!conv_thin_covers(p)) check("conv_gemm", run_conv_gemm(p));
+    else check("conv_thin", run_conv_thin(p));
   }
-  check("conv_gemm_weight_grad",
-        run_conv_gemm_weight_grad({shape, dtype, true, small, large, grad, Layout::ChannelsFirst, nullptr}));
+  const ConvWeightGradParams p{shape, dtype, true, small, large, grad, Layout::ChannelsFirst, nullptr};
+  if (!conv_thin_weight_grad_covers(p)) check("conv_gemm_weight_grad", run_conv_gemm_weight_grad(p));
+  else check("conv_thin_weight_grad", run_conv_thin_weight_grad(p));
 }
 
 }  // namespace
@@ -32,6 +36,8 @@ int main() {
     convolutions(dtype, 1, 5, 7, 5, ConvEpilogue::Statistics, 1);
     if (dtype == DType::Float16) continue;  // as BFloat16
     convolutions(dtype, 1, 72, 8, 4, ConvEpilogue::Normalise, 0);
+    convolutions(dtype, 2, 40, 3, 26, ConvEpilogue::Normalise, 0);
+    convolutions(dtype, 1, 5, 3, 7, ConvEpilogue::Normalise, 1);
     if (dtype == DType::BFloat16) convolutions(dtype, 2, 8, 72, 18, ConvEpilogue::Statistics, 0);
   }
   return report();

@@ -20,6 +20,8 @@ ARCHITECTURES_OF_PRODUCTS = ["80", "90"]  # the matrix products on tensor cores,
 MAX_REGISTERS = 96
 # Of the matrix products on tensor cores: 512 threads fit a multiprocessor, so that some multiply while others wait.
 MAX_REGISTERS_OF_PRODUCTS, PRODUCT = 128, "BlockGemm"
+# Of those bound by memory: all of 4 blocks of 128 threads, 2 of 320, or one of 256 on a multiprocessor.
+MAX_REGISTERS_OF_THIN = {"thin_down": 128, "thin_up": 96, "thin_weight_grad": 168}
 MAX_REGISTERS_SM90A = 168  # one block of 288 threads a multiprocessor, with room for 384
 SM90A_UNITS = sorted((CSRC / "cuda").glob("*_sm90a.cu"))  # compiled for that architecture alone
 
@@ -58,7 +60,7 @@ def compile_unit(nvcc: str, unit: Path, sources: list[Path], architectures) -> s
 def resource_usage(nvcc, newest, folder) -> str:
     architectures = dict.fromkeys(newest if a == "newest" else a for a in ARCHITECTURES)
     sources = [source for source in sorted((CSRC / "cuda").glob("*.cu")) if source not in SM90A_UNITS]
-    products = [source for source in sources if source.name.startswith("conv_gemm")]
+    products = [source for source in sources if source.name.startswith("conv_")]
     others = [source for source in sources if source not in products]
     return compile_unit(nvcc, folder / "others.cu", [*others, HERE / "pipelines.cuh"], architectures) + compile_unit(
         nvcc, folder / "products.cu", products, ARCHITECTURES_OF_PRODUCTS
@@ -79,6 +81,7 @@ def test_no_kernel_spills_or_takes_too_many_registers(resource_usage, newest, ar
         stack, stores, loads, registers = map(int, numbers)
         assert (stack, stores, loads) == (0, 0, 0), f"{name} spills"
         allowed = MAX_REGISTERS_OF_PRODUCTS if PRODUCT in name else MAX_REGISTERS
+        allowed = next((most for thin, most in MAX_REGISTERS_OF_THIN.items() if thin in name), allowed)
         assert registers <= allowed, f"{name} uses {registers} registers"
 
 
@@ -92,19 +95,41 @@ def cuobjdump() -> str:
     return path
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES_OF_PRODUCTS)
-def test_products_run_on_tensor_cores_and_copy_16_bytes_at_once(resource_usage, folder, cuobjdump, architecture):
-    command = [cuobjdump, "-sass", f"-arch=sm_{architecture}", folder / "products.o"]
+def disassembled(cuobjdump: str, unit: Path, architecture: str) -> dict[str, str]:
+    """The instructions of every kernel by its name."""
+    command = [cuobjdump, "-sass", f"-arch=sm_{architecture}", unit]
     environment = {**os.environ, "PATH": f"{Path(cuobjdump).parent}:{os.environ['PATH']}"}  # nvdisasm lies beside it
     sass = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
-    kernels = [part for part in sass.split("Function : ")[1:] if PRODUCT in part.partition("\n")[0]]
+    return dict(part.split("\n", 1) for part in sass.split("Function : ")[1:])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES_OF_PRODUCTS)
+def test_products_run_on_tensor_cores_and_copy_16_bytes_at_once(resource_usage, folder, cuobjdump, architecture):
+    functions = disassembled(cuobjdump, folder / "products.o", architecture)
+    kernels = {name: sass for name, sass in functions.items() if PRODUCT in name}
     assert len(kernels) == 3 * (3 * 2 + 2), "types x (tiles x directions + tiles of the weight gradient)"
-    for kernel in kernels:
-        name = kernel.partition("\n")[0]
+    for name, kernel in kernels.items():
         instruction = "HMMA.1688.F32.TF32" if "BlockGemmIf" in name else "HMMA.16816.F32"
         assert kernel.count(instruction) >= 8, f"{name} is not on tensor cores"
         assert "LDGSTS.E.BYPASS.128" in kernel, f"{name} has no asynchronous copy of 16 bytes"
         assert not re.search(r"\b(LDL|STL)\b", kernel), f"{name} keeps registers in memory"
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES_OF_PRODUCTS)
+def test_thin_products_run_on_tensor_cores_and_move_16_bytes_at_once(resource_usage, folder, cuobjdump, architecture):
+    functions = disassembled(cuobjdump, folder / "products.o", architecture)
+    for thin, moves in (
+        ("thin_down", "STG.E.128"),
+        ("thin_up", "LDG.E.128"),
+        ("thin_weight_grad", "LDGSTS.E.BYPASS.128"),
+    ):
+        kernels = {name: sass for name, sass in functions.items() if thin in name}
+        assert len(kernels) == (6 if thin == "thin_up" else 3)
+        for name, kernel in kernels.items():
+            instruction = "HMMA.1688.F32.TF32" if "kernelIf" in name else "HMMA.16816.F32"
+            assert kernel.count(instruction) >= 8, f"{name} is not on tensor cores"
+            assert moves in kernel, f"{name} does not move 16 bytes at once"
+            assert not re.search(r"\b(LDL|STL)\b", kernel), f"{name} keeps registers in memory"
 
 
 @pytest.fixture(scope="module")

@@ -118,7 +118,7 @@ def convolve(case: Case, direction: int, x, weight, bias) -> tuple[torch.Tensor,
     return conv(x, weight) + bias, conv(x.abs(), weight.abs()) + bias.abs()
 
 
-def run(kernels, case: Case, direction: int, dtype, layout: str, epilogue: int = STORE, aligned=True, **fields):
+def run(kernels, case, direction: int, dtype, layout: str, epilogue=STORE, aligned=True, op="conv_gemm", **fields):
     """(out, x, weight, bias)."""
     inputs, outputs = case.images(direction)
     x = random_image(inputs, dtype, 1, aligned=aligned)
@@ -126,7 +126,7 @@ def run(kernels, case: Case, direction: int, dtype, layout: str, epilogue: int =
     bias = random_tensor((outputs[1],), dtype, 3)
     out = Guarded(torch.Size(outputs).numel(), dtype, aligned)
     kernels.call(
-        "conv_gemm", shape=case.shape(), direction=direction, dtype=DTYPES[dtype], tf32=True, x=x, weight=weight,
+        op, shape=case.shape(), direction=direction, dtype=DTYPES[dtype], tf32=True, x=x, weight=weight,
         weight_layout=LAYOUTS[layout], bias=bias, out=out.tensor, epilogue=epilogue, **fields,
     )  # fmt: skip
     return view_image(out.check(), outputs), x, weight, bias
@@ -196,18 +196,23 @@ def test_images_off_their_alignment(host_kernels, any_order, dtype, direction):
     check_convolution(host_kernels, CASES[1], direction, dtype, "channels_last", aligned=False)
 
 
-def check_weight_gradient(kernels, case, dtype, layout) -> None:
-    coarse, fine = (random_image(shape, dtype, seed) for seed, shape in enumerate(case.images(UP)))
+def run_weight_gradient(kernels, case, dtype, layout, aligned=True, op="conv_gemm_weight_grad"):
+    """(gradient, coarse, fine)."""
+    coarse, fine = (random_image(shape, dtype, seed, aligned=aligned) for seed, shape in enumerate(case.images(UP)))
     grad = random_weight(case, dtype, layout)
     memory = Guarded(grad.numel(), dtype)
     kernels.call(
-        "conv_gemm_weight_grad", shape=case.shape(), dtype=DTYPES[dtype], tf32=True, coarse=coarse, fine=fine,
+        op, shape=case.shape(), dtype=DTYPES[dtype], tf32=True, coarse=coarse, fine=fine,
         grad_weight=memory.tensor, weight_layout=LAYOUTS[layout],
     )  # fmt: skip
-    result = memory.check().as_strided(grad.shape, grad.stride())
+    return memory.check().as_strided(grad.shape, grad.stride()), coarse, fine
+
+
+def check_weight_gradient(kernels, case, dtype, layout, **options) -> None:
+    result, coarse, fine = run_weight_gradient(kernels, case, dtype, layout, **options)
 
     def gradient(coarse, fine):
-        sizes = dict(weight_size=grad.shape, stride=case.stride, padding=case.padding)
+        sizes = dict(weight_size=result.shape, stride=case.stride, padding=case.padding)
         return torch.nn.grad.conv2d_weight(fine, grad_output=coarse, **sizes)
 
     exactly, magnitude = (gradient(f(exact(coarse)), f(exact(fine))) for f in (torch.Tensor.double, torch.Tensor.abs))
@@ -257,7 +262,10 @@ def test_statistics(host_kernels, any_order, case, dtype, direction):
 )
 @dtypes
 def test_normalise(host_kernels, any_order, direction_case, dtype, activation):
-    direction, case = direction_case
+    check_normalise(host_kernels, *direction_case, dtype, activation)
+
+
+def check_normalise(kernels, direction, case, dtype, activation, **options) -> None:
     c = case.images(direction)[1][1]
     vectors = {
         "mean": random_tensor((c,), torch.float32, 11),
@@ -267,8 +275,8 @@ def test_normalise(host_kernels, any_order, direction_case, dtype, activation):
     }
     channels = BnChannels(**{k: v.data_ptr() for k, v in vectors.items()}, affine_dtype=DTYPES[dtype])
     y, *inputs = run(
-        host_kernels, case, direction, dtype, "contiguous", NORMALISE, channels=channels,
-        activation=ACTIVATIONS[activation], negative_slope=SLOPE,
+        kernels, case, direction, dtype, "contiguous", NORMALISE, channels=channels,
+        activation=ACTIVATIONS[activation], negative_slope=SLOPE, **options,
     )  # fmt: skip
     z, magnitude = convolve(case, direction, *inputs)
     mean, invstd, gamma, beta = (v.double().view(1, -1, 1, 1) for v in vectors.values())
