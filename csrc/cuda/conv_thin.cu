@@ -1,29 +1,31 @@
-// conv_thin: convolutions and transposed convolutions between a coarse image and a fine one of 1 to 4 channels (RGB ends of
-// every GAN), for sm_80; conv_gemm.h has the formulas.
+// conv_thin: convolutions and transposed convolutions between a coarse image and a fine one of 1 to 4 channels (the RGB
+// ends of every GAN), for sm_80; conv_gemm.h has the formulas.
 //
-// Bytes              Bound by memory. The first layer of DCGAN-64's discriminator, 3 -> 64 channels at 64x64, batch 128, bf16:
-//                    fine 128 * 64 * 64 * 3 * 2 = 3.1 MB, coarse 128 * 32 * 32 * 64 * 2 = 16.8 MB, 4.6 us at 4.3 TB/s; its
-//                    0.8 GFLOP take 1 us. So coarse, the large one, moves once in accesses of 16 bytes a lane, and all that
-//                    happens between has 9 cycles of a multiprocessor a coarse pixel (4.6 us * 1.7 GHz * 132 / 131072 less
-//                    a tenth): it is counted in passes of shared memory below.
-// Both directions    share the patch matrix P[coarse pixel, (a, b, c)], columns = kernel_h * kernel_w * fine_channels <= 128.
-// Down               coarse = P W^T, conv_thin_tile.cuh. Product turned over: rows are channels, columns are pixels, so that the
-//                    sums of a lane are 16 bytes of one pixel and go to memory as they are. A block has 128 pixels and 128 bytes
-//                    of channels; a warp 32 pixels. A: weight rows by ldmatrix, once for 32 pixels. B: P from the fine tile.
-//                    Passes a pixel, 48 columns: 1.5 for P, 1.5 for W, 1 of stores.
-// Up                 Q = coarse W (rows are pixels, columns are P's), then fine = col2im(Q): every fine pixel gathers its at most
-//                    ceil(kernel / stride)^2 terms. A block has a tile of the fine image; the coarse pixels around it are
-//                    read by the neighbours, too (L2): 1.19 times in all for 8 of 32 rows with kernel 4, stride 2. A lane
-//                    loads 16 bytes of a pixel, half of the K of two instructions: the order of K is free, and the weight lies
-//                    in shared memory in the same one. Passes a pixel, 48 columns: 1 for coarse, 1.5 for W, 1.5 for the stores
-//                    of Q (its pitch keeps them free of conflicts), 3 for its loads (half of that without conflicts).
-// Weight             in either layout, read once a block, from L2.
-// Ragged             coarse channels that are no multiple of 16 bytes, or an image off its alignment: Down element by element,
-//                    Up not covered. Fine rows that are no multiple of 16 bytes: element by element, which hardly costs, the
-//                    fine image being small.
-// Epilogue           bias; or that, normalisation and activation, from the float sums, rounded once. No statistics.
-// Numerics           products exact, sums in float: over channels by the tensor cores, over taps in the order of (a, b). tf32
-//                    operands are rounded to nearest. No atomics: the same input gives the same bits.
+// Bytes      Bound by memory. The first layer of DCGAN-64's discriminator, 3 -> 64 channels at 64x64, batch 128, bf16:
+//            fine 128 * 64 * 64 * 3 * 2 = 3.1 MB, coarse 128 * 32 * 32 * 64 * 2 = 16.8 MB, together 4.6 us at 4.3 TB/s;
+//            its 0.8 GFLOP take 1 us. So the coarse image moves once, 16 bytes a lane and access, and what happens in
+//            between has 7.9 cycles of a multiprocessor a coarse pixel (4.6 us * 1.7 GHz * 132 / 131072): below,
+//            "passes" are accesses of 128 bytes to shared memory, one a cycle.
+// Both       directions share the patch matrix P[coarse pixel, (a, b, c)] of kernel_h * kernel_w * fine_channels
+//            columns.
+// Down       coarse = P W^T, conv_thin_tile.cuh. The product is turned over, rows are channels and columns are pixels,
+//            so that the sums of a lane are 16 bytes of one pixel and go to memory as they are. A block has 128 pixels
+//            and 128 bytes of channels, a warp 32 pixels. A: the weight by ldmatrix, once for 32 pixels. B: P, from the
+//            fine tile, of which blocks read 1.3 times what there is, through L2 (8 x 16 pixels, kernel 4, stride 2).
+//            Passes a pixel, 48 columns and 64 channels of 16 bits: P 1.5, W 1.5.
+// Up         Q = coarse W, rows are P's columns, then fine = col2im(Q): every fine pixel gathers its at most
+//            ceil(kernel / stride)^2 terms. A block has a tile of the fine image and multiplies the coarse pixels that
+//            reach it; those at its edges it shares with its neighbours, through L2: 1.19 times the image for tiles of
+//            16 x 64 of 64 x 64. B: a lane loads 16 bytes of a pixel, which are its part of two instructions; the order
+//            of K is free, and A, the weight, lies in shared memory as registers in that order. Passes a pixel, 48
+//            columns and 64 channels of 16 bits: W 1.5, Q 1.5 stored and 1.5 loaded, the latter twice that for
+//            conflicts of two lanes with a pitch of 52.
+// Weight     in either layout, once a block, from L2.
+// Ragged     coarse channels that are no multiple of 16 bytes, or an image off its alignment: Down element by element,
+//            Up not covered. Fine rows that are no multiple of 16 bytes: element by element, which hardly costs.
+// Epilogue   bias; or that, normalisation and activation, from the float sums, rounded once. No statistics.
+// Numerics   products exact, sums in float: over channels (Up) or columns (Down) by the tensor cores, over Up's taps in
+//            the order of (a, b). tf32 operands are rounded to nearest. No atomics: the same input gives the same bits.
 #include "conv_thin.h"
 
 #include <algorithm>
@@ -34,7 +36,7 @@
 namespace fastgan::cuda {
 namespace {
 
-// ------------------------------------------------------------------------------------------------------------------- Down
+// ---------------------------------------------------------------------------------------------------------- Down
 
 constexpr int kDownThreads = 128, kDownBlocksAnSm = 4;
 constexpr int kPixelTiles = kTilePixels / (kDownThreads / kWarp) / 8;  // instructions side by side of a warp
@@ -64,15 +66,18 @@ __global__ void __launch_bounds__(kDownThreads, kDownBlocksAnSm) thin_down_kerne
   const PatchTile tile = patch_tile(tiles, blockIdx.x / args.channel_blocks);
   const int channel0 = blockIdx.x % args.channel_blocks * kBlockChannels<T>;
   const int coarse_channels = static_cast<int>(tiles.shape.coarse_channels);
-  for (int k = threadIdx.x; k < args.steps * kInstructionK<T>; k += kDownThreads) offsets[k] = column_offset<T>(tiles, k);
-  // Row 8 v + g of the weights in shared memory is channel V g + v: ldmatrix reads the 8 lanes' channels in neighbouring rows.
+  for (int k = threadIdx.x; k < args.steps * kInstructionK<T>; k += kDownThreads) {
+    offsets[k] = column_offset<T>(tiles, k);
+  }
+  // Row 8 v + g of the weights in shared memory is channel V g + v: ldmatrix reads the 8 lanes' channels in
+  // neighbouring rows.
   for (int q = threadIdx.x; q < 8 * V * args.weight_chunks; q += kDownThreads) {
     const int row = args.by_weight_chunks.quotient(q), chunk = q - row * args.weight_chunks;
     const int channel = channel0 + row % 8 * V + row / 8;
     const int valid = channel < coarse_channels ? args.columns - chunk * V : 0;
     const int offset = valid > 0 ? channel * args.columns + chunk * V : 0;
-    fill_chunk(shared + row * args.weight_pitch() + chunk * kChunkBytes, static_cast<const T*>(args.p.weight) + offset, valid,
-               args.weight_by_chunk);
+    fill_chunk(shared + row * args.weight_pitch() + chunk * kChunkBytes, static_cast<const T*>(args.p.weight) + offset,
+               valid, args.weight_by_chunk);
   }
   fill_fine<T, kDownThreads>(tiles, tile, static_cast<const T*>(args.p.x), fine);
   cp_async_commit_group();
@@ -159,7 +164,7 @@ cudaError_t run_thin_down(const ConvGemmParams& p, cudaStream_t stream) {
   return launch_with_shared(thin_down_kernel<T>, grid, dim3(kDownThreads), bytes, stream, args);
 }
 
-// --------------------------------------------------------------------------------------------------------------------- Up
+// ------------------------------------------------------------------------------------------------------------ Up
 
 constexpr int kUpThreads = 320, kUpBlocksAnSm = 2;
 constexpr int kUpPixels = kUpThreads;      // coarse pixels of a block: 32 a warp
@@ -179,7 +184,8 @@ struct ThinUpArgs {
   int q_bytes;
 };
 
-// A tile's fine pixels [y, y_end) x [x, x_end), and the coarse pixels that reach them, `rows` x `columns` from (i, j) on.
+// A tile's fine pixels [y, y_end) x [x, x_end), and the coarse pixels that reach them, `rows` x `columns` from (i, j)
+// on.
 struct UpTile {
   int n, y, y_end, x, x_end, i, j, rows, columns;
 };
@@ -208,21 +214,24 @@ __device__ __forceinline__ UpTile up_tile(const ThinUpArgs& args, int index) {
   return {n, y, y_end, x, x_end, down.first, across.first, down.count, across.count};
 }
 
-// The weights go to shared memory as the registers of A, 16 bytes a lane and instruction: instruction k of 16 columns m at
-// ((k * column_tiles + m) * 32 + lane) * 16. Rows g and g + 8 are columns 16 m + 2 g and the next one, in the order of (a, b, c);
-// K is what lanes load of a pixel: register w of instruction 2 i + s are the elements of word 2 s + w of chunk 4 i + t.
+// The weights go to shared memory as the registers of A, 16 bytes a lane and instruction: instruction k of 16 columns m
+// at ((k * column_tiles + m) * 32 + lane) * 16. Rows g and g + 8 are columns 16 m + 2 g and the next one, in the order
+// of (a, b, c); K is what lanes load of a pixel: register w of instruction 2 i + s are the elements of word 2 s + w of
+// chunk 4 i + t.
 template <class T>
 __device__ __forceinline__ void fill_weights(const ThinUpArgs& args, unsigned char* shared) {
   const ConvShape& s = args.p.shape;
   const int taps = s.kernel_h * s.kernel_w, channels = static_cast<int>(s.fine_channels);
-  const int coarse_channels = static_cast<int>(s.coarse_channels), lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
+  const int coarse_channels = static_cast<int>(s.coarse_channels);
+  const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
   for (int i = threadIdx.x / kWarp; i < args.channel_steps * 2 * args.column_tiles; i += kUpThreads / kWarp) {
     const int k = i / args.column_tiles, m = i - k * args.column_tiles;
     uint32_t words[4];
 #pragma unroll
     for (int r = 0; r < 4; ++r) {
       const int column = m * 16 + g * 2 + r % 2, word = k % 2 * 2 + r / 2;
-      const int at = args.p.weight_layout == Layout::ChannelsLast ? column : column % channels * taps + column / channels;
+      const bool channels_last = args.p.weight_layout == Layout::ChannelsLast;
+      const int at = channels_last ? column : column % channels * taps + column / channels;
       T elements[kWordElements<T>];
 #pragma unroll
       for (int e = 0; e < kWordElements<T>; ++e) {
@@ -232,7 +241,8 @@ __device__ __forceinline__ void fill_weights(const ThinUpArgs& args, unsigned ch
       }
       words[r] = operand_word(elements);
     }
-    *reinterpret_cast<uint4*>(shared + (i * kWarp + lane) * kChunkBytes) = make_uint4(words[0], words[1], words[2], words[3]);
+    auto* to = reinterpret_cast<uint4*>(shared + (i * kWarp + lane) * kChunkBytes);
+    *to = make_uint4(words[0], words[1], words[2], words[3]);
   }
 }
 
@@ -268,8 +278,8 @@ struct UpPixels {
 
 // Q of the warp's pixels, of which x is the first step. Rows of the product are columns of Q, its columns are pixels.
 template <class T>
-__device__ __forceinline__ void multiply_pixels(const ThinUpArgs& args, const UpPixels<T>& pixels, Vector<T, kVector<T>> (&x)[4],
-                                                const unsigned char* weights, float* q) {
+__device__ __forceinline__ void multiply_pixels(const ThinUpArgs& args, const UpPixels<T>& pixels,
+                                                Vector<T, kVector<T>> (&x)[4], const unsigned char* weights, float* q) {
   const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
   for (int tile0 = 0; tile0 < args.column_tiles; tile0 += kUpColumnTiles) {
     float sum[kUpColumnTiles][4][4] = {};
@@ -309,41 +319,45 @@ __device__ __forceinline__ void multiply_pixels(const ThinUpArgs& args, const Up
   }
 }
 
-// fine = col2im(Q). A thread has one element of a fine row and every stride_h-th row of the tile: of these, taps and columns
-// are the same, and coarse pixels move on by one row.
+// fine = col2im(Q). A thread has one element of a fine row and every stride_h-th row of the tile: of these, taps and
+// columns are the same, and coarse pixels move on by one row. kTerms: down and across, at most.
 template <class T, int kTerms>
-__device__ __forceinline__ void gather_terms(const ThinUpArgs& args, const UpTile& tile, const float* q) {
+__device__ __forceinline__ void gather_terms(const ThinUpArgs& args, const UpTile tile, const float* q) {
   const ConvShape& s = args.p.shape;
   const int channels = static_cast<int>(s.fine_channels), row_elements = (tile.x_end - tile.x) * channels;
   const int row_pitch = tile.columns * args.pitch;  // of coarse rows in q
-  const int next_tap = s.stride_h * s.kernel_w * channels - row_pitch;  // from a term to the one stride_h rows of taps on
+  const int next_down = s.stride_h * s.kernel_w * channels - row_pitch;
   for (int item = threadIdx.x; item < row_elements * s.stride_h; item += kUpThreads) {
     const int first_row = item / row_elements, element = item - first_row * row_elements;
     const int column = element / channels, c = element - column * channels;
     const int x = tile.x + column + s.padding_w, j = x / s.stride_w, b = x - j * s.stride_w;
     const int y = tile.y + first_row + s.padding_h, i = y / s.stride_h, a = y - i * s.stride_h;
-    int across[kTerms];  // in q, of the terms of tap row a; negative where there is none
-#pragma unroll
-    for (int k = 0; k < kTerms; ++k) {
-      const int tap = b + k * s.stride_w, from = j - k - tile.j;
-      const bool there = tap < s.kernel_w && static_cast<unsigned>(from) < static_cast<unsigned>(tile.columns);
-      across[k] = there ? from * args.pitch + (a * s.kernel_w + tap) * channels + c : -1;
-    }
     const int taps_down = (s.kernel_h - a + s.stride_h - 1) / s.stride_h;
+    const int taps_across = (s.kernel_w - b + s.stride_w - 1) / s.stride_w;
     const ChannelEpilogue<T, 1> epilogue(args.p, c, channels);
-    const int line0 = tile.n * static_cast<int>(s.fine_h) + tile.y + first_row;
-    T* out = static_cast<T*>(args.p.out) + (static_cast<int64_t>(line0) * s.fine_w + tile.x) * channels + element;
-    const int64_t out_pitch = s.fine_w * channels * s.stride_h;
-    int from = i - tile.i;
-    for (int row = tile.y + first_row; row < tile.y_end; row += s.stride_h, ++from, out += out_pitch) {
+    const int line = tile.n * static_cast<int>(s.fine_h) + tile.y + first_row;
+    const int out_pitch = static_cast<int>(s.fine_w) * channels;
+    T* out = static_cast<T*>(args.p.out) + static_cast<int64_t>(line) * out_pitch + tile.x * channels + element;
+    const int from_row = i - tile.i, from_column = j - tile.j;
+    // The first term; the next across is of the pixel before, the next down of the row before.
+    const float* terms = q + from_row * row_pitch + from_column * args.pitch + (a * s.kernel_w + b) * channels + c;
+    const int next_across = s.stride_w * channels - args.pitch;
+    bool across[kTerms];
+#pragma unroll
+    for (int l = 0; l < kTerms; ++l) {
+      across[l] = l < taps_across && static_cast<unsigned>(from_column - l) < static_cast<unsigned>(tile.columns);
+    }
+    const int rows = (tile.y_end - tile.y - first_row + s.stride_h - 1) / s.stride_h;
+    for (int row = 0; row < rows; ++row, terms += row_pitch, out += s.stride_h * out_pitch) {
       float z[1] = {};
 #pragma unroll
       for (int k = 0; k < kTerms; ++k) {
-        if (k >= taps_down || static_cast<unsigned>(from - k) >= static_cast<unsigned>(tile.rows)) continue;
-        const float* terms = q + from * row_pitch + k * next_tap;
+        if (kTerms > kFewTerms && k >= taps_down) break;
+        const bool down = k < taps_down && static_cast<unsigned>(from_row + row - k) < static_cast<unsigned>(tile.rows);
 #pragma unroll
         for (int l = 0; l < kTerms; ++l) {
-          if (across[l] >= 0) z[0] += terms[across[l]];
+          if (kTerms > kFewTerms && l >= taps_across) break;
+          z[0] += down && across[l] ? terms[k * next_down + l * next_across] : 0.f;
         }
       }
       epilogue.apply(z);
@@ -379,7 +393,8 @@ struct ThinUpPlan {
   ThinUpArgs args;
 };
 
-// The tile that takes the least time where a block takes it for its coarse pixels and multiprocessors have two blocks each.
+// The tile that takes the least time where a block takes it for its coarse pixels and multiprocessors have two blocks
+// each.
 ThinUpPlan plan_thin_up(const ConvGemmParams& p) {
   const ConvShape& s = p.shape;
   const int64_t element = p.dtype == DType::Float32 ? 4 : 2;
@@ -387,11 +402,14 @@ ThinUpPlan plan_thin_up(const ConvGemmParams& p) {
   const int column_tiles = static_cast<int>(ceil_div(columns, kUpColumnTiles * 16)) * kUpColumnTiles;
   const int channel_steps = static_cast<int>(ceil_div(s.coarse_channels * element, kStepBytes));
   const int weight_bytes = channel_steps * 2 * column_tiles * kWarp * kChunkBytes;
-  // 4 or 12 modulo 16: of half a warp's stores of two floats, 8 columns of every second of 8 pixels, none meet in a bank.
-  const int pitch = static_cast<int>(ceil_div(columns, 16)) * 16 + 4, pixel_bytes = pitch * static_cast<int>(sizeof(float));
+  // 4 or 12 modulo 16: of half a warp's stores of two floats, 8 columns of every second of 8 pixels, none meet in a
+  // bank.
+  const int pitch = static_cast<int>(ceil_div(columns, 16)) * 16 + 4;
+  const int pixel_bytes = pitch * static_cast<int>(sizeof(float));
   const int64_t groups_h = ceil_div(s.fine_h, s.stride_h), groups_w = ceil_div(s.fine_w, s.stride_w);
   const int64_t halo_h = ceil_div(s.kernel_h - 1, s.stride_h), halo_w = ceil_div(s.kernel_w - 1, s.stride_w);
-  const int64_t room = (kUpSharedBytes - weight_bytes) / pixel_bytes / 32 * 32, most = room < kUpPixels ? room : kUpPixels;
+  const int64_t room = (kUpSharedBytes - weight_bytes) / pixel_bytes / 32 * 32;
+  const int64_t most = room < kUpPixels ? room : kUpPixels;
 
   ThinUpPlan best{0, weight_bytes, {}};
   int64_t best_time = INT64_MAX;
@@ -420,7 +438,8 @@ cudaError_t run_thin_up(const ConvGemmParams& p, cudaStream_t stream) {
   const ThinUpPlan plan = plan_thin_up(p);
   const bool few = p.shape.kernel_h <= kFewTerms * p.shape.stride_h && p.shape.kernel_w <= kFewTerms * p.shape.stride_w;
   const auto kernel = few ? thin_up_kernel<T, kFewTerms> : thin_up_kernel<T, kManyTerms>;
-  return launch_with_shared(kernel, dim3(plan.blocks), dim3(kUpThreads), plan.args.q_bytes + plan.weight_bytes, stream, plan.args);
+  const int bytes = plan.args.q_bytes + plan.weight_bytes;
+  return launch_with_shared(kernel, dim3(plan.blocks), dim3(kUpThreads), bytes, stream, plan.args);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// conv_thin and conv_thin_weight_grad: the products of conv_gemm.h where the fine image has 1 to 4 channels, bound by memory.
-// Description: conv_thin.cu.
+// conv_thin and conv_thin_weight_grad: the products of conv_gemm.h where the fine image has 1 to 4 channels, bound by
+// memory. Description: conv_thin.cu.
 #pragma once
 
 #include "conv_gemm.h"

@@ -1,18 +1,19 @@
-// The patch matrix of a thin image, for Down and the weight gradient: a tile of coarse pixels, the part of the fine image
-// under it in shared memory, and operands of mma.sync built from there.
+// The patch matrix of a thin image, for Down and the weight gradient: a tile of coarse pixels, the part of the fine
+// image under it in shared memory, and operands of mma.sync built from there.
 //
-//   P[coarse pixel (i, j), column (a, b, c)] = fine[stride_h * i - padding_h + a, stride_w * j - padding_w + b, c]
+// P[coarse pixel (i, j), column (a, b, c)] = fine[stride_h * i - padding_h + a, stride_w * j - padding_w + b, c]
 //
-// Columns are counted in the weight's own memory order, so that weight and gradient are (coarse_channels, columns) matrices
-// in either layout; offsets of the columns, once a block, hold the difference.
+// Columns are counted in the weight's own memory order, so that weight and gradient are (coarse_channels, columns)
+// matrices in either layout; offsets of the columns, once a block, hold the difference.
 //
 // A fine row lies in shared memory as in global memory, from a chunk of 16 bytes on that holds the first element of the
-// tile's patches; pixels outside the image are zeros. P itself is nowhere: a lane loads its elements one by one, a pixel's at
-// pixel + offset[column]. Neighbouring pixels share half of their columns, which are fetched from memory once.
+// tile's patches; pixels outside the image are zeros. P itself is nowhere: a lane loads its elements one by one, a
+// pixel's at pixel + offset[column]. Neighbouring pixels share half of their columns, which are fetched from memory
+// once.
 //
-// Channels of the coarse image come in blocks of 128 bytes, 16 for each of 8 groups of lanes: row g of the instruction's 16
-// is channel V g + 2 m, row g + 8 the next one, for its m-th instruction of V / 2. So a lane loads or stores its channels as
-// one vector, and nothing is transposed.
+// Channels of the coarse image come in blocks of 128 bytes, 16 for each of 8 groups of lanes: row g of the
+// instruction's 16 is channel V g + 2 m, row g + 8 the next one, for its m-th instruction of V / 2. So a lane loads or
+// stores its channels as one vector, and nothing is transposed.
 #pragma once
 
 #include "conv_gemm_tile.cuh"
@@ -74,8 +75,8 @@ inline PatchTiles patch_tiles(const ConvShape& s, Layout weight_layout, DType dt
     const int elements = ((columns - 1) * s.stride_w + s.kernel_w) * c;
     const int row_chunks = pieces(elements + vector - 1, vector);
     return PatchTiles{s, weight_layout, rows, columns, pieces(h, rows), pieces(w, columns),
-                      (rows - 1) * s.stride_h + s.kernel_h, row_chunks, by_chunk, Divider(static_cast<uint32_t>(columns)),
-                      Divider(static_cast<uint32_t>(row_chunks))};
+                      (rows - 1) * s.stride_h + s.kernel_h, row_chunks, by_chunk,
+                      Divider(static_cast<uint32_t>(columns)), Divider(static_cast<uint32_t>(row_chunks))};
   };
   PatchTiles best = cut(1, 1);
   for (int columns = w; columns > 1; columns = pieces(columns, 2)) {
@@ -108,7 +109,8 @@ __device__ __forceinline__ int skew(const PatchTile& tile) {
 
 // Issues the copies of the tile's fine pixels.
 template <class T, int kThreads>
-__device__ __forceinline__ void fill_fine(const PatchTiles& all, const PatchTile& tile, const T* fine, unsigned char* shared) {
+__device__ __forceinline__ void fill_fine(const PatchTiles& all, const PatchTile& tile, const T* fine,
+                                          unsigned char* shared) {
   constexpr int V = kVector<T>;
   const ConvShape& s = all.shape;
   const int fine_h = static_cast<int>(s.fine_h), row_elements = static_cast<int>(s.fine_w * s.fine_channels);

@@ -1,19 +1,19 @@
-// conv_thin_weight_grad: dweight[C, c, a, b] = sum_{n, i, j} coarse[n, i, j, C] * fine[n, I, J, c] where the fine image has 1 to
-// 4 channels, for sm_80; conv_gemm.h has (I, J), conv_thin.cu says what bounds it.
+// conv_thin_weight_grad: dweight[C, c, a, b] = sum_{n, i, j} coarse[n, i, j, C] * fine[n, I, J, c] where the fine image
+// has 1 to 4 channels, for sm_80; conv_gemm.h has (I, J), conv_thin.cu says what bounds it.
 //
-// Tiles              dW = coarse^T P, conv_thin_tile.cuh. A block has 128 bytes of channels and 48 columns and walks over tiles
-//                    of 128 pixels, coarse and fine through a ring of shared memory filled by cp.async; every warp takes its
-//                    share of the pixels and has all of the block's sums.
-// A                  a lane's 16 bytes of a pixel, put together with the same of the next pixel, are its rows of all instructions.
-// Passes             of shared memory a coarse pixel, 48 columns: 1 written by copies, 1 for A, 1.5 for P; conv_thin.cu has what a
-//                    multiprocessor has time for.
-// Split              over tiles, one block a multiprocessor: fewer would not fill the device, more would write more sums. Warps
-//                    are added up by halves; float sums of blocks to the workspace, (splits, C, columns) in the weight's own
-//                    order, added in order by a second launch.
-// Ragged             as in conv_thin.cu.
-// Numerics           products exact, sums in float, in an order fixed by the shape; tf32 operands are rounded to nearest. No
-//                    atomics: the same input gives the same bits. Past a tile's end coarse pixels are zero, and meet fine pixels
-//                    of the tile: where those are infinite, other columns of dW may become NaN beside their own.
+// Tiles      dW = coarse^T P, conv_thin_tile.cuh. A block has 128 bytes of channels and 48 columns and walks over tiles
+//            of 128 pixels, coarse and fine, through a ring of shared memory filled by cp.async; every warp takes its
+//            share of the pixels and has all of the block's sums. More columns or channels read the images again, from
+//            L2.
+// A          a lane's 16 bytes of a pixel, put together with the same of the next pixel: its rows of all instructions.
+// Passes     of shared memory a coarse pixel, 48 columns and 64 channels of 16 bits: 1 stored by copies, A 1, P 1.5.
+// Split      over tiles, one block a multiprocessor: fewer would not fill the device, more would write more sums. Warps
+//            are added up by halves; the blocks' float sums go to the workspace, (splits, C, columns) in the weight's
+//            own order, and are added in order by a second launch. 132 of 64 x 48: 1.6 MB beside 20 MB of images.
+// Ragged     as Down in conv_thin.cu, each image for itself.
+// Numerics   products exact, sums in float, in an order fixed by the shape; tf32 operands are rounded to nearest. No
+//            atomics: the same input gives the same bits. Past a tile's end coarse pixels are zero and meet fine pixels
+//            of the tile: of an infinite one other columns of dW may become NaN.
 #include "conv_thin.h"
 #include "conv_thin_tile.cuh"
 
@@ -38,7 +38,8 @@ template <class T>
 __global__ void __launch_bounds__(kThinGradThreads, 1) thin_weight_grad_kernel(const ThinGradArgs args) {
   constexpr int V = kVector<T>, kRowTiles = V / 2, kSums = kRowTiles * kThinGradColumnTiles * 4;
   constexpr int kSteps = kTilePixels / kInstructionK<T>;
-  static_assert(kThinGradWarps / 2 * kSums * kWarp * 4 <= kThinGradStages * kCoarseBytes, "half the warps' sums fit the ring");
+  static_assert(kThinGradWarps / 2 * kSums * kWarp * 4 <= kThinGradStages * kCoarseBytes,
+                "half the warps' sums fit the ring");
   FASTGAN_DYNAMIC_SHARED(ring);
   FASTGAN_SHARED(int, pixels, kTilePixels);
 
@@ -153,8 +154,8 @@ __global__ void __launch_bounds__(kThinGradThreads, 1) thin_weight_grad_kernel(c
   }
 }
 
-// Adds `parts` arrays of `elements` floats up: of 32 elements a block, row r of its threads takes parts r, r + 8, ..., then the
-// rows are added in order.
+// Adds `parts` arrays of `elements` floats up: of 32 elements a block, row r of its threads takes parts r, r + 8, ...,
+// then the rows are added in order.
 template <class T>
 __global__ void __launch_bounds__(kThinGradThreads) sum_parts(const float* partial, int parts, int elements, T* out) {
   constexpr int kRows = kThinGradThreads / kWarp;
@@ -163,7 +164,9 @@ __global__ void __launch_bounds__(kThinGradThreads) sum_parts(const float* parti
   float sum = 0.f;
   if (i < elements) {
 #pragma unroll 4
-    for (int part = threadIdx.x / kWarp; part < parts; part += kRows) sum += partial[static_cast<int64_t>(part) * elements + i];
+    for (int part = threadIdx.x / kWarp; part < parts; part += kRows) {
+      sum += partial[static_cast<int64_t>(part) * elements + i];
+    }
   }
   of_row[threadIdx.x] = sum;
   __syncthreads();
@@ -190,7 +193,8 @@ cudaError_t run_thin_weight_grad(const ConvWeightGradParams& p, cudaStream_t str
   const ThinGradArgs args = plan_thin_weight_grad(p);
   const dim3 grid(static_cast<unsigned>(args.channel_blocks * args.column_blocks), static_cast<unsigned>(args.splits));
   const int bytes = kThinGradStages * (kCoarseBytes + args.tiles.fine_bytes());
-  FASTGAN_RETURN_IF_ERROR(launch_with_shared(thin_weight_grad_kernel<T>, grid, dim3(kThinGradThreads), bytes, stream, args));
+  FASTGAN_RETURN_IF_ERROR(
+      launch_with_shared(thin_weight_grad_kernel<T>, grid, dim3(kThinGradThreads), bytes, stream, args));
   const int elements = static_cast<int>(p.shape.coarse_channels) * args.columns;
   return launch(sum_parts<T>, dim3(static_cast<unsigned>(ceil_div(elements, kWarp))), dim3(kThinGradThreads), stream,
                 args.partial, args.splits, elements, static_cast<T*>(p.grad_weight));

@@ -18,8 +18,8 @@ void convolutions(DType dtype, int64_t n, int64_t coarse, int64_t fine, int64_t 
     const auto vector = [&] { return Buffer(channels, DType::Float32); };
     const Buffer bias(channels, dtype), mean = vector(), var = vector(), invstd = vector(), gamma = vector(), beta = vector();
     const Buffer out(up ? n * side * side * fine : n * half * half * coarse, dtype, offset);
-    const ConvGemmParams p{shape, direction, dtype, true, up ? small : large, weight, Layout::ChannelsLast, bias, out, nullptr,
-                           epilogue, mean, var, invstd, 1e-5f, {mean, invstd, gamma, beta, DType::Float32},
+    const ConvGemmParams p{shape, direction, dtype, true, up ? small : large, weight, Layout::ChannelsLast, bias, out,
+                           nullptr, epilogue, mean, var, invstd, 1e-5f, {mean, invstd, gamma, beta, DType::Float32},
                            Activation::LeakyRelu, 0.2f, nullptr};
     if (!conv_thin_covers(p)) check("conv_gemm", run_conv_gemm(p));
     else check("conv_thin", run_conv_thin(p));

@@ -3,6 +3,8 @@ float64; cases and bounds as in test_conv_gemm.py."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -18,9 +20,13 @@ from .test_conv_gemm import (
     check_weight_gradient,
     directions,
     dtypes,
+    random_image,
+    random_weight,
     run,
     run_weight_gradient,
+    view_image,
 )
+from .test_kernels import Guarded
 
 FORWARD, GRADIENT = "conv_thin", "conv_thin_weight_grad"
 CASES = [
@@ -144,3 +150,19 @@ def test_the_cases_are_cut_into_several_tiles(host_kernels):
     assert plan(FORWARD, CASES[1], direction=DOWN) == [6, 16, 48]
     assert plan(GRADIENT, CASES[1]) == [6, 16, 8], "six tiles a split: more than the ring has stages"
     assert plan(FORWARD, CASES[4], direction=DOWN) == [2, 35, 4]
+
+
+@directions
+def test_an_infinite_pixel_reaches_what_it_is_a_term_of(host_kernels, any_order, direction):
+    """Columns and channels are padded, and a zero there would meet the infinity and make NaN of it."""
+    case = Case(1, 8, 3, 9, 8, kernel=3, padding=0)
+    inputs, outputs = case.images(direction)
+    x, weight = random_image(inputs, torch.bfloat16, 1), random_weight(case, torch.bfloat16, "contiguous")
+    x[0, 0, 2, 2] = math.inf
+    out = Guarded(math.prod(outputs), torch.bfloat16)
+    host_kernels.call(
+        FORWARD, shape=case.shape(), direction=direction, dtype=DTYPES[x.dtype], x=x, weight=weight, out=out.tensor
+    )
+    expected = (case.up if direction == UP else case.down)(x.double(), weight.double())
+    result = view_image(out.check(), outputs)
+    assert torch.equal(result.isinf(), expected.isinf()) and expected.isinf().any()
