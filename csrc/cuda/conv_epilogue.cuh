@@ -6,7 +6,7 @@
 
 namespace fastgan::cuda {
 
-// V neighbouring channels of the output, from `first` of `channels` on: z = sum + bias, and what becomes of it.
+// V neighbouring channels of the output, from `first` of `channels` on: add_bias makes z of the sums, finish makes out of z.
 template <class T, int V>
 struct ChannelEpilogue {
   const ConvGemmParams& p;
@@ -19,14 +19,21 @@ struct ChannelEpilogue {
       const int c = first + v;
       const bool inside = c < channels;
       bias[v] = p.bias && inside ? to_float(static_cast<const T*>(p.bias)[c]) : 0.f;
-      affine[v] = p.epilogue == ConvEpilogue::Normalise && inside ? channel_affine(p.channels, c) : ChannelAffine{};
+      affine[v] = normalises() && inside ? channel_affine(p.channels, c) : ChannelAffine{};
     }
   }
 
-  __device__ __forceinline__ void apply(float (&z)[V]) const {
+  __device__ __forceinline__ bool normalises() const {
+    return p.epilogue == ConvEpilogue::Normalise || p.epilogue == ConvEpilogue::BatchNorm;
+  }
+
+  __device__ __forceinline__ void add_bias(float (&z)[V]) const {
 #pragma unroll
     for (int v = 0; v < V; ++v) z[v] += bias[v];
-    if (p.epilogue != ConvEpilogue::Normalise) return;
+  }
+
+  __device__ __forceinline__ void finish(float (&z)[V]) const {
+    if (!normalises()) return;
 #pragma unroll
     for (int v = 0; v < V; ++v) z[v] = normalise(z[v], affine[v]);
     switch (p.activation) {

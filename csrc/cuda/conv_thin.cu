@@ -137,7 +137,8 @@ __global__ void __launch_bounds__(kDownThreads, kDownBlocksAnSm) thin_down_kerne
       float z[V];
 #pragma unroll
       for (int v = 0; v < V; ++v) z[v] = sum[v / 2][j][v % 2 * 2 + e];
-      epilogue.apply(z);
+      epilogue.add_bias(z);
+      epilogue.finish(z);
       const int h = static_cast<int>(tiles.shape.coarse_h), w = static_cast<int>(tiles.shape.coarse_w);
       const int64_t offset = (static_cast<int64_t>(tile.n * h + y) * w + x) * coarse_channels + channel;
       store_first(static_cast<T*>(args.p.out) + offset, z, coarse_channels - channel, args.out_by_vector);
@@ -360,7 +361,8 @@ __device__ __forceinline__ void gather_terms(const ThinUpArgs& args, const UpTil
           z[0] += down && across[l] ? terms[k * next_down + l * next_across] : 0.f;
         }
       }
-      epilogue.apply(z);
+      epilogue.add_bias(z);
+      epilogue.finish(z);
       store(out, z);
     }
   }

@@ -28,6 +28,10 @@ constexpr int kFineBytes = 16 * 1024;      // of the fine image in a tile, at mo
 template <class T>
 constexpr int kBlockChannels = 8 * kVector<T>;
 
+// Elements of K that one instruction takes.
+template <class T>
+constexpr int kInstructionK = kStep<T> / 2;
+
 // Elements of a 32-bit register of an operand: K = (w * 4 + t) * kWordElements + e for register w = 0, 1 of lane t.
 template <class T>
 constexpr int kWordElements = 4 / static_cast<int>(sizeof(T));

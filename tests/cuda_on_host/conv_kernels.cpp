@@ -37,6 +37,8 @@ bool covers_conv_gemm_weight_grad(ConvWeightGradParams p) { return conv_gemm_wei
 bool covers_conv_thin(ConvGemmParams p) { return conv_thin_covers(p); }
 bool covers_conv_thin_weight_grad(ConvWeightGradParams p) { return conv_thin_weight_grad_covers(p); }
 
+void set_resident_blocks(unsigned blocks) { cuda_on_host::options.resident_blocks = blocks; }
+
 // How a call is cut: rows and columns of a tile, splits of K.
 void plan_of_conv_gemm(ConvGemmParams p, int* plan) {
   const ConvGemmPlan found = plan_conv_gemm(p);

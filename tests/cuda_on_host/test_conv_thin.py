@@ -3,7 +3,7 @@ float64; cases and bounds as in test_conv_gemm.py."""
 
 from __future__ import annotations
 
-import math
+from math import inf, prod
 
 import pytest
 import torch
@@ -19,11 +19,10 @@ from .test_conv_gemm import (
     check_normalise,
     check_weight_gradient,
     directions,
-    dtypes,
+    gradient_of_weight,
     random_image,
     random_weight,
     run,
-    run_weight_gradient,
     view_image,
 )
 from .test_kernels import Guarded
@@ -45,59 +44,60 @@ CASES = [
 ]
 RAGGED = Case(2, 5, 3, 7, 9)  # coarse channels that are no chunks of 16 bytes: Up does not cover it
 cases = pytest.mark.parametrize("case", CASES, ids=str)
+maths = pytest.mark.parametrize("math", ["tf32", "bfloat16"])
 some_cases = pytest.mark.parametrize("case", [CASES[i] for i in (2, 6)], ids=str)
 
 
 @directions
-@dtypes
+@maths
 @cases
-def test_convolution(host_kernels, any_order, case, dtype, direction):
-    check_convolution(host_kernels, case, direction, dtype, "channels_last", op=FORWARD)
+def test_convolution(host_kernels, any_order, case, math, direction):
+    check_convolution(host_kernels, case, direction, math, "channels_last", op=FORWARD)
 
 
 @directions
-@dtypes
+@maths
 @some_cases
-def test_convolution_with_a_contiguous_weight(host_kernels, any_order, case, dtype, direction):
-    check_convolution(host_kernels, case, direction, dtype, "contiguous", op=FORWARD)
+def test_convolution_with_a_contiguous_weight(host_kernels, any_order, case, math, direction):
+    check_convolution(host_kernels, case, direction, math, "contiguous", op=FORWARD)
 
 
-@dtypes
+@maths
 @cases
-def test_weight_gradient(host_kernels, any_order, case, dtype):
-    check_weight_gradient(host_kernels, case, dtype, "channels_last", op=GRADIENT)
+def test_weight_gradient(host_kernels, any_order, case, math):
+    check_weight_gradient(host_kernels, case, math, "channels_last", op=GRADIENT)
 
 
-@dtypes
+@maths
 @some_cases
-def test_gradient_of_a_contiguous_weight(host_kernels, any_order, case, dtype):
-    check_weight_gradient(host_kernels, case, dtype, "contiguous", op=GRADIENT)
+def test_gradient_of_a_contiguous_weight(host_kernels, any_order, case, math):
+    check_weight_gradient(host_kernels, case, math, "contiguous", op=GRADIENT)
 
 
-@dtypes
+@maths
 @pytest.mark.parametrize(("case", "aligned"), [(RAGGED, True), (CASES[4], False)], ids=str)
-def test_ragged_channels_and_images_off_their_alignment(host_kernels, any_order, case, dtype, aligned):
+def test_ragged_channels_and_images_off_their_alignment(host_kernels, any_order, case, math, aligned):
     for layout in ("channels_last", "contiguous"):
-        check_convolution(host_kernels, case, DOWN, dtype, layout, aligned=aligned, op=FORWARD)
-        check_weight_gradient(host_kernels, case, dtype, layout, aligned=aligned, op=GRADIENT)
+        check_convolution(host_kernels, case, DOWN, math, layout, aligned=aligned, op=FORWARD)
+        check_weight_gradient(host_kernels, case, math, layout, aligned=aligned, op=GRADIENT)
 
 
 def test_float16(host_kernels, any_order):
     """Its code is bfloat16's but for the instruction."""
     for direction in (UP, DOWN):
-        check_convolution(host_kernels, CASES[6], direction, torch.float16, "channels_last", op=FORWARD)
-    check_weight_gradient(host_kernels, CASES[6], torch.float16, "channels_last", op=GRADIENT)
+        check_convolution(host_kernels, CASES[6], direction, "float16", "channels_last", op=FORWARD)
+    check_weight_gradient(host_kernels, CASES[6], "float16", "channels_last", op=GRADIENT)
 
 
 @directions
-@dtypes
+@maths
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_normalise(host_kernels, any_order, direction, dtype, activation):
-    check_normalise(host_kernels, direction, CASES[2], dtype, activation, op=FORWARD)
+def test_normalise(host_kernels, any_order, direction, math, activation):
+    check_normalise(host_kernels, direction, CASES[2], math, activation, op=FORWARD)
 
 
 def test_normalise_with_ragged_channels(host_kernels, any_order):
-    check_normalise(host_kernels, DOWN, RAGGED, torch.bfloat16, "leaky_relu", op=FORWARD)
+    check_normalise(host_kernels, DOWN, RAGGED, "bfloat16", "leaky_relu", op=FORWARD)
 
 
 def test_results_do_not_depend_on_the_thread_order(host_kernels):
@@ -107,10 +107,10 @@ def test_results_do_not_depend_on_the_thread_order(host_kernels):
         results.append(
             [
                 *(
-                    run(host_kernels, CASES[2], direction, torch.bfloat16, "contiguous", op=FORWARD)[0]
+                    run(host_kernels, CASES[2], direction, "bfloat16", "contiguous", op=FORWARD)[0]
                     for direction in (UP, DOWN)
                 ),
-                run_weight_gradient(host_kernels, CASES[2], torch.bfloat16, "contiguous", op=GRADIENT)[0],
+                gradient_of_weight(host_kernels, CASES[2], "bfloat16", "contiguous", op=GRADIENT)[0],
             ]
         )
     for other in results[1:]:
@@ -158,8 +158,8 @@ def test_an_infinite_pixel_reaches_what_it_is_a_term_of(host_kernels, any_order,
     case = Case(1, 8, 3, 9, 8, kernel=3, padding=0)
     inputs, outputs = case.images(direction)
     x, weight = random_image(inputs, torch.bfloat16, 1), random_weight(case, torch.bfloat16, "contiguous")
-    x[0, 0, 2, 2] = math.inf
-    out = Guarded(math.prod(outputs), torch.bfloat16)
+    x[0, 0, 2, 2] = inf
+    out = Guarded(prod(outputs), torch.bfloat16)
     host_kernels.call(
         FORWARD, shape=case.shape(), direction=direction, dtype=DTYPES[x.dtype], x=x, weight=weight, out=out.tensor
     )

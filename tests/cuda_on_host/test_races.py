@@ -41,3 +41,21 @@ def test_a_missing_barrier_is_a_race_between_two_lines(tmp_path, race_detector):
         first = rf"load by thread \d+ at {reduce}:{line_of(reduce, read)}"
         second = rf"store by thread \d+ at {reduce}:{line_of(reduce, written)}"
         assert re.search(rf"bn_stats: .*race on shared memory.*\n  first:  {first}\n  second: {second}", output), output
+
+
+def test_a_missing_barrier_of_a_convolution_is_a_race(tmp_path, race_detector):
+    """Of 64 x 64 tiles the barrier between the copies and their readers, of larger ones the grid's in front of the
+    combined statistics. One type of element is compiled alone, as this takes long."""
+    tile, of_step = "conv_gemm_tile.cuh", "__syncthreads();  // this step is here"
+    all_types = "with_dtype(dtype, [&](auto element) { return body(TensorCores<decltype(element)>{}); })"
+    grid = "  grid_sync();\n  for (int c = blockIdx.x"
+    sources = faulty_sources(
+        tmp_path,
+        (tile, all_types, "body(TensorCores<__nv_bfloat16>{})"),
+        (tile, "if (dtype == DType::Float32 && !tf32) return body(MultiplyAdd{});", ""),
+        (tile, of_step, f"if (kM > 64) {of_step}"),
+        ("conv_gemm.cu", grid, grid.removeprefix("  grid_sync();\n")),
+    )
+    output = sweep(tmp_path, race_detector, "sweep_conv.cpp", csrc=sources)
+    assert re.search(r"conv_gemm: .*race on shared memory.*(\n.*){0,2}ldmatrix by thread", output), output
+    assert re.search(r"conv_gemm: .*race on global memory.*(\n.*){0,2}moments.cuh", output), output
