@@ -119,13 +119,21 @@ def test_products_multiply_as_they_should_and_copy_16_bytes_at_once(resource_usa
 
 
 def assert_little_but_multiply_adds(name: str, code: str) -> None:
-    """A thread of 8 x 8 sums loads 16 chunks for 256 of them, of 4 x 8 sums 12 for 128; all that
-    stands in front of the loop is counted as well."""
-    loop = max(re.split(r"\bBRA\b", code), key=lambda straight: straight.count("FFMA"))
-    instructions = re.findall(r"/\*[0-9a-f]{4}\*/\s+(?:@!?U?P\w+ )?(\w+)", loop)
-    multiply_adds = instructions.count("FFMA")
-    assert multiply_adds >= 128 and multiply_adds >= 10 * instructions.count("LDS"), name
-    assert multiply_adds >= 0.7 * len(instructions), name
+    """A thread of 8 x 8 sums loads 16 chunks for 256 of them, of 4 x 8 sums 12 for 128; that and addresses."""
+    instructions = [
+        (int(address, 16), operation, target and int(target, 16))
+        for address, operation, target in re.findall(
+            r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+ )?(\w+)(?:[^;\n]*? 0x([0-9a-f]+) ;)?", code
+        )
+    ]
+    loops = [
+        [operation for place, operation, _ in instructions if target <= place <= address]
+        for address, operation, target in instructions
+        if operation == "BRA" and target and target < address
+    ]
+    loop = min((loop for loop in loops if loop.count("FFMA") >= 128), key=len)
+    assert loop.count("FFMA") >= 10 * loop.count("LDS"), name
+    assert loop.count("FFMA") >= 0.8 * len(loop), name
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES_OF_PRODUCTS)
