@@ -17,6 +17,7 @@
 #pragma once
 
 #include "conv_gemm_tile.cuh"
+#include "conv_split.cuh"
 #include "conv_thin.h"
 
 namespace fastgan::cuda {

@@ -338,21 +338,18 @@ def test_batch_norm_in_one_launch(host_kernels, any_order, direction_case, math)
 
 
 def test_batch_norm_in_one_launch_needs_all_blocks_at_once(host_kernels):
-    case, (_, fields) = CASES[2], statistics_fields(CASES[2].fine)
-    vectors = {name: fields[name].data_ptr() for name in ("mean", "var", "invstd")}
-
-    def covers(case=case, **more):
-        return host_kernels.covers("conv_gemm", shape=case.shape(), **fields_of("tf32"), epilogue=BATCH_NORM, **more)
+    def covers(case=CASES[2]):
+        return host_kernels.covers("conv_gemm", shape=case.shape(), **fields_of("tf32"), epilogue=BATCH_NORM)
 
     blocks = 2 * 4 * 1  # of 128 channels, phases, of 128 pixels
     try:
         host_kernels.set_resident_blocks(blocks)
-        assert covers(**vectors) and not covers()
+        assert covers()
         host_kernels.set_resident_blocks(blocks - 1)
-        assert not covers(**vectors)
+        assert not covers()
     finally:
         host_kernels.set_resident_blocks(32)
-    assert not covers(CASES[7], **vectors), "split over K"
+    assert not covers(CASES[7]), "split over K"
 
 
 @pytest.mark.parametrize("math", ["float32", "tf32", "bfloat16"])
