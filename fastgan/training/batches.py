@@ -9,7 +9,8 @@ What a data set offers:
     batch(indices)                 optional: a dict of stacked tensors for a list of indices, faster than item by item.
     set_epoch(epoch)               optional: called before an epoch's first item, for augmentation by (epoch, i).
 A data set that draws from the global generators instead gets them seeded by (seed, position): the same images come
-with any number of workers and after any resume, and training's own random numbers are not touched.
+with any number of workers and after any resume, and training's own random numbers are not touched. With several
+processes they are seeded by (seed, rank, position).
 """
 
 from __future__ import annotations
@@ -36,16 +37,30 @@ class BatchStream:
     """Endless batches of ``dataset`` on ``device``.
 
     The last, incomplete batch of an epoch is dropped; a data set smaller than ``batch_size`` is one batch an epoch.
+    ``rank``, ``world``: of several processes, each gives its own part of every batch, in the order of their ranks.
     ``position``: batches consumed since the run began; set it before the first ``next()`` to resume.
     ``place``: takes a dict of tensors on the CPU to a Batch on the device; may be exchanged for one that reuses memory.
     """
 
     def __init__(
-        self, dataset: Any, batch_size: int, *, seed: int = 0, device: torch.device | None = None, num_workers: int = 0
+        self,
+        dataset: Any,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        device: torch.device | None = None,
+        num_workers: int = 0,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.size = _length(dataset)
         self.dataset = dataset
         self.batch_size = min(batch_size, self.size)
+        if self.batch_size % world:
+            raise ValueError(
+                f"batch_size is {self.batch_size}, the joint batch of {world} processes: take a multiple of {world}"
+            )
+        self._rank, self._world = rank, world
         self.seed = seed
         self.device = device or torch.device("cpu")
         self.num_workers = num_workers
@@ -81,11 +96,13 @@ class BatchStream:
         self._set_epoch(epoch)
         generator = torch.Generator().manual_seed(rng.mix(self.seed, epoch))
         order = torch.randperm(self.size, generator=generator)
+        part = self.batch_size // self._world
+        firsts = [i * self.batch_size + self._rank * part for i in range(self.batches_per_epoch)]
         keys = [
-            (epoch * self.batches_per_epoch + i, order[i * self.batch_size : (i + 1) * self.batch_size].tolist())
+            (epoch * self.batches_per_epoch + i, order[firsts[i] : firsts[i] + part].tolist())
             for i in range(done, self.batches_per_epoch)
         ]
-        collated = _Collated(self.dataset, self.seed)
+        collated = _Collated(self.dataset, self.seed if self._world == 1 else rng.mix(self.seed, self._rank))
         if self.num_workers == 0:
             return (collated[key] for key in keys)
         # workers begin anew each epoch, so that they see set_epoch; the generator keeps torch's global one untouched

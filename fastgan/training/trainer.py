@@ -22,7 +22,7 @@ from torch import nn
 from fastgan.architectures.base import Architecture, Phase, Stage
 from fastgan.data.batch import Batch
 from fastgan.ops import _conv_choices
-from fastgan.training import graphs, rng
+from fastgan.training import distributed, graphs, rng
 from fastgan.training.batches import BatchStream
 from fastgan.training.callbacks import BestMetric, Callback, Metric, MetricsFile, Progress, SampleGrid
 from fastgan.training.checkpoint import CheckpointError, load_networks
@@ -32,7 +32,6 @@ from fastgan.training.options import (
     check_batch,
     check_count,
     check_stages,
-    choose_device,
     describe_architecture,
     describe_data,
     environment,
@@ -40,7 +39,7 @@ from fastgan.training.options import (
     name_of,
 )
 from fastgan.training.run_folder import RunFolder
-from fastgan.training.update import Updates, only, set_options
+from fastgan.training.update import only, set_options
 
 __all__ = ["Trainer", "TrainingDiverged"]
 
@@ -61,7 +60,7 @@ class Trainer:
     steps
         Length of the whole run, over all stages. A finished run is extended by asking for more.
     batch_size
-        Default: ``architecture.defaults["batch_size"]``.
+        Default: ``architecture.defaults["batch_size"]``. Of the joint batch where several processes train (torchrun).
     seed
         Of everything random in the run, 0 or more. The weights are the architecture's: seed torch before creating it.
     device
@@ -83,7 +82,7 @@ class Trainer:
     resume
         ``"auto"``: go on with the run in ``out``, if any; ``"must"``: there has to be one; ``"never"``: there must not.
     callbacks
-        More of ``fastgan.training.callbacks.Callback``, called after the built-in ones.
+        More of ``fastgan.training.callbacks.Callback``, called after the built-in ones; all of them in rank 0 alone.
     strict
         For ``data`` by name or path: stop at a corrupt image instead of skipping it.
     deterministic
@@ -94,6 +93,8 @@ class Trainer:
         verified on hardware yet (benchmarks/graph_check.py does that).
     progress
         Show a progress bar (plain lines where the output is no terminal).
+    sync_bn
+        Where several processes train: BatchNorm over the joint batch instead of each process's part.
     dry_run
         ``fit()`` walks one step of every stage, prints what it found, writes nothing and puts the weights back.
 
@@ -105,6 +106,8 @@ class Trainer:
         From ``fit``: the run folder cannot be written, holds a run with other options, or no readable checkpoint.
     TrainingDiverged
         From ``fit``: a loss or weight is NaN or infinite.
+    RankLost
+        From ``fit``: another process of the run is gone.
     """
 
     def __init__(
@@ -132,6 +135,7 @@ class Trainer:
         deterministic: bool = False,
         cuda_graph: bool = False,
         progress: bool = True,
+        sync_bn: bool = True,
         dry_run: bool = False,
     ) -> None:
         if not isinstance(architecture, Architecture):
@@ -153,7 +157,8 @@ class Trainer:
         check_count("num_workers", num_workers, 0)
 
         self.architecture = architecture
-        self.device = choose_device(device)
+        self.processes = distributed.join(device)
+        self.device = self.processes.device
         self.steps = steps
         self.seed = seed
         self.resume = resume
@@ -163,15 +168,20 @@ class Trainer:
         self.log_every = log_every
         self.checkpoint_every = checkpoint_every
         dataset = load_data(data, architecture, strict) if isinstance(data, (str, os.PathLike)) else data
-        self.batches = BatchStream(dataset, batch_size, seed=seed, device=self.device, num_workers=num_workers)
-        self.run = None if out is None or dry_run else RunFolder(out)
-        self.callbacks: list[Callback] = [
+        rank, world = self.processes.rank, self.processes.world
+        self.batches = BatchStream(
+            dataset, batch_size, seed=seed, device=self.device, num_workers=num_workers, rank=rank, world=world
+        )
+        self._folder = None if out is None or dry_run else RunFolder(out)
+        self.run = self._folder if self.processes.first else None  # what writes
+        callbacks = [
             *([BestMetric(metric, metric_every)] if metric is not None else []),
             SampleGrid(sample_every),
             MetricsFile(),
             *([Progress()] if progress else []),
             *callbacks,
         ]
+        self.callbacks: list[Callback] = callbacks if self.processes.first else []
 
         architecture.to(self.device)
         if channels_last:
@@ -181,6 +191,10 @@ class Trainer:
 
             for network in architecture.children():
                 fuse_network(network)
+        if sync_bn and world > 1:
+            from fastgan.nn.sync_bn import synchronise
+
+            synchronise(architecture)
         self.ema = ExponentialMovingAverage(architecture, ema_decay)
         self.config = {
             "architecture": describe_architecture(architecture),
@@ -198,8 +212,9 @@ class Trainer:
                 "num_workers": num_workers,
                 "deterministic": deterministic,
                 "cuda_graph": cuda_graph,
+                "sync_bn": sync_bn,
             },
-            "environment": environment(self.device),
+            "environment": {**environment(self.device), "processes": world},
         }
 
         self._reset()
@@ -212,7 +227,7 @@ class Trainer:
         self.batches.position = 0
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self._meter = Meter()
-        self.updates = Updates(self._meter, self.ema)
+        self.updates = self.processes.updates(self._meter, self.ema)
         self._images = 0  # since the last record
         self._clock = 0.0  # when the interval since the last record began
         self._last = False  # whether this is the run's last step
@@ -222,12 +237,20 @@ class Trainer:
     # -- the loop ------------------------------------------------------------------------------------------------------
     def fit(self) -> Architecture:
         """Train until ``steps``; returns the architecture (``averaged()`` gives its averaged generators)."""
-        with rng.isolated(self.seed, self.device), _training(self.architecture), _algorithms(self.deterministic):
+        seed = self.processes.seed(self.seed)
+        with (
+            self.processes.supervised(self._where),
+            rng.isolated(seed, self.device),
+            _training(self.architecture),
+            _algorithms(self.deterministic),
+        ):
+            averages = {f"average of {name}": tensor for name, tensor in self.ema.tensors.items()}
+            self.processes.begin(self._common(), {**self.architecture.state_dict(), **averages})
             if self.dry_run:
                 self._walk_once()
                 return self.architecture
             try:
-                state = self.run.open(self.config, self.resume) if self.run is not None else None
+                state = self._open() if self._folder is not None else None
                 self._reset()
                 if state is not None:
                     self._load(state)
@@ -240,17 +263,37 @@ class Trainer:
                     self.run.close()
         return self.architecture
 
+    def _open(self) -> dict[str, Any] | None:
+        """The state to go on from, which rank 0 reads."""
+        return self.processes.from_first(lambda: self._folder.open(self.config, self.resume))
+
+    def _common(self) -> dict[str, Any]:
+        """The options that every process has to be started with."""
+        data = {name: value for name, value in self.config["data"].items() if name != "description"}  # holds paths
+        return {name: self.config[name] for name in ("architecture", "trainer")} | {"data": data}
+
+    def _where(self) -> str:
+        """The present step and what there is to go on from, for the message about a lost process."""
+        kept = "no checkpoint was written"
+        if self._saved_step is not None:
+            kept = f"{self._folder.checkpoint('last')} holds step {self._saved_step}; the same command goes on from it"
+        return f"in step {self.step + 1}; {kept}"
+
     def _train(self, stages: list[Stage], state: Mapping[str, Any] | None) -> None:
-        if self.cuda_graph:
+        if self.cuda_graph and self.processes.world > 1:
+            self.updates.report["all"] = "eager: several processes train, and no graph holds what they exchange"
+        elif self.cuda_graph:
             self.updates = graphs.make_updates(self.architecture, self._meter, self.ema, device=self.device)
         with self.updates.session(self.batches):
-            for callback in self.callbacks:
-                callback.on_start(self)
+            with self.processes.by_itself():
+                for callback in self.callbacks:
+                    callback.on_start(self)
             try:
                 self._walk(stages, state)
             finally:
-                for callback in self.callbacks:
-                    callback.on_end(self)
+                with self.processes.by_itself():
+                    for callback in self.callbacks:
+                        callback.on_end(self)
 
     def _walk(self, stages: list[Stage], state: Mapping[str, Any] | None) -> None:
         """All stages, from where ``state`` is (None: from the beginning)."""
@@ -264,7 +307,7 @@ class Trainer:
             self._make_optimizers(stage)
             if state is not None:
                 self._load_optimizers(state)
-                rng.set_state(state["rng"], self.device)  # last of all: what came before may have drawn numbers
+                self.processes.load_rng(state)  # last of all: what came before may have drawn numbers
                 state = None
             self.updates.begin(stage, self.optimizers)
             while self.step < total and (stage.steps is None or self.stage_step < stage.steps):
@@ -298,7 +341,7 @@ class Trainer:
         if not self._checked:
             check_batch(batch, self.architecture)
             self._checked = True
-        self._images += len(batch)
+        self._images += len(batch) * self.processes.world
         return batch
 
     def _make_optimizers(self, stage: Stage) -> None:
@@ -307,19 +350,19 @@ class Trainer:
     def _walk_once(self) -> None:
         """The dry run: one step of every stage, then everything as it was."""
         before = copy.deepcopy((self.architecture.state_dict(), self.ema.state_dict()))
-        batches = f"{self.batches.size} items, {self.batches.batches_per_epoch} batches an epoch"
-        print(f"{name_of(self.architecture)}: {batches}")
+        say, name = print if self.processes.first else lambda text: None, name_of(self.architecture)
+        say(f"{name}: {self.batches.size} items, {self.batches.batches_per_epoch} batches an epoch")
         for stage in check_stages(self.architecture):
             self.stage_step = 0
             self._make_optimizers(stage)
             started = time.perf_counter()
             self._train_step(stage)
             losses = self._losses()
-            print(f"stage {stage.name}: one step took {time.perf_counter() - started:.3f} s on {self.device}")
+            say(f"stage {stage.name}: one step took {time.perf_counter() - started:.3f} s on {self.device}")
             for phase in stage.phases:
                 count = sum(parameter.numel() for parameter in phase.parameters)
                 values = "  ".join(f"{k} {v:.4g}" for k, v in losses.items() if k.startswith(f"{phase.name}/"))
-                print(f"  phase {phase.name}: {count:,} parameters, {phase.repeats(0)} updates a step  {values}")
+                say(f"  phase {phase.name}: {count:,} parameters, {phase.repeats(0)} updates a step  {values}")
         self.architecture.load_state_dict(before[0])
         self.ema.load_state_dict(before[1])
         self.architecture.zero_grad(set_to_none=True)
@@ -352,19 +395,20 @@ class Trainer:
             record = {**losses, "images_per_second": self._images / max(seconds, 1e-9)}
             self._images = 0
         started = time.perf_counter()
-        for callback in self.callbacks:
-            record.update(callback.on_step(self) or {})
-        if record:
-            record = {"step": self.step, "stage": stage.name, "epoch": round(self.batches.epoch, 6), **record}
+        with self.processes.by_itself():
             for callback in self.callbacks:
-                callback.on_record(self, record)
-        if self.run is not None and self.due(self.checkpoint_every):
+                record.update(callback.on_step(self) or {})
+            if record:
+                record = {"step": self.step, "stage": stage.name, "epoch": round(self.batches.epoch, 6), **record}
+                for callback in self.callbacks:
+                    callback.on_record(self, record)
+        if self._folder is not None and self.due(self.checkpoint_every):
             self.save()
         self._clock = time.perf_counter() if logged else self._clock + time.perf_counter() - started
 
     def _losses(self) -> dict[str, float]:
         """Means since the last record, by "phase/loss"; begins a new interval."""
-        losses = self._meter.means()
+        losses = self.processes.mean(self._meter.means())
         self._stop_at([f"loss {name!r} is {value}" for name, value in losses.items() if not math.isfinite(value)])
         self._meter.reset()
         return losses
@@ -380,28 +424,33 @@ class Trainer:
         if bad:
             kept = "no checkpoint was written"
             if self._saved_step is not None:
-                kept = f"the last good checkpoint is {self.run.checkpoint('last')} (step {self._saved_step})"
+                kept = f"the last good checkpoint is {self._folder.checkpoint('last')} (step {self._saved_step})"
             raise TrainingDiverged(
                 f"{bad[0]} at step {self.step}: training stopped; {kept}. A lower learning rate may help."
             )
 
     # -- state ---------------------------------------------------------------------------------------------------------
     def save(self) -> None:
-        """Write the checkpoint that a run goes on from."""
+        """Write the checkpoint that a run goes on from; all processes call it, rank 0 writes."""
         self._check_weights()
-        state = {
+        own = self.processes.state(self.architecture, self._meter)
+        if self.run is not None:
+            self.run.save("last", self._state(own))
+        self._saved_step = self.step
+
+    def _state(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """What a checkpoint holds; ``own``: the generators, and what is each process's own."""
+        return {
             **self._networks(),
             "stage": self.stage_number,
             "stage_step": self.stage_step,
             "position": self.batches.position,
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "meter": self._meter.state_dict(),
-            "rng": rng.get_state(self.device),
+            **own,
             "callbacks": {name: callback.state_dict() for name, callback in self._named_callbacks()},
             "convolution_choices": _conv_choices.state(self.device),
         }
-        self.run.save("last", state)
-        self._saved_step = self.step
 
     def save_best(self, metric: str, value: float) -> None:
         """Write the networks as the best so far; nothing where the run is in memory."""
@@ -413,14 +462,15 @@ class Trainer:
         return {"config": self.config, "step": self.step, "model": self.architecture.state_dict(), "ema": ema}
 
     def _load(self, state: Mapping[str, Any]) -> None:
-        load_networks(self.architecture, state["model"], self.run.path)
+        load_networks(self.architecture, state["model"], self._folder.path)
         if set(state["ema"]["tensors"]) != set(self.ema.tensors):
-            raise CheckpointError(f"{self.run.path} averages other generators than {self.architecture.generators}")
+            raise CheckpointError(f"{self._folder.path} averages other generators than {self.architecture.generators}")
         self.ema.load_state_dict(state["ema"])
         self.step = self._saved_step = state["step"]
         self.stage_number, self.stage_step = state["stage"], state["stage_step"]
         self.batches.position = state["position"]
         self._meter.load_state_dict(state["meter"], self.device)
+        self.processes.load(state, self.architecture, self._meter)
         _conv_choices.load_state(state.get("convolution_choices", {}), self.device)
         for name, callback in self._named_callbacks():
             if name in state["callbacks"]:
@@ -432,8 +482,8 @@ class Trainer:
                 optimizer.load_state_dict(graphs.uncaptured(state["optimizers"][name], optimizer))
             except (KeyError, ValueError) as error:
                 raise CheckpointError(
-                    f"{self.run.path}: the state of phase {name!r}'s optimiser does not fit ({error}): the code of the "
-                    "architecture changed since; go on with the code of then, or begin anew in another folder"
+                    f"{self._folder.path}: the state of phase {name!r}'s optimiser does not fit ({error}): the code of "
+                    "the architecture changed since; go on with the code of then, or begin anew in another folder"
                 ) from error
             for parameter, values in optimizer.state.items():
                 for key, value in values.items():  # the file is contiguous; kernels want the parameter's memory format

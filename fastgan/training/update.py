@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -45,11 +45,23 @@ class Updates:
         self.ema.update()
 
 
-def update(phase: Phase, optimizer: torch.optim.Optimizer, batch: Batch, step: int, meter: Meter) -> list[str]:
-    """One update; adds the loss terms to ``meter``'s sums and returns their names there."""
+def update(
+    phase: Phase,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    step: int,
+    meter: Meter,
+    average_gradients: Callable[[list[nn.Parameter]], None] | None = None,
+) -> list[str]:
+    """One update; adds the loss terms to ``meter``'s sums and returns their names there.
+
+    ``average_gradients``: over the processes of the run, where there are several.
+    """
     optimizer.zero_grad(set_to_none=True)
     terms = phase.loss(batch, step)
     total(terms, phase.name).backward()
+    if average_gradients is not None:
+        average_gradients(phase.parameters)
     optimizer.step()
     if phase.after is not None:
         with torch.no_grad():
