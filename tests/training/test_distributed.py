@@ -15,7 +15,7 @@ from fastgan.ops import _noise
 from fastgan.training.batches import BatchStream
 from fastgan.training.checkpoint import read_checkpoint
 
-from ..numerics import LONGEST_SUM, assert_rounding_equal
+from numerics import LONGEST_SUM, assert_rounding_equal
 from . import processes
 from .stubs import Images
 from .test_resume import assert_same
