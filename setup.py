@@ -266,6 +266,8 @@ class Build:
     def ninja_file(self) -> str:
         python_include = sysconfig.get_paths()["include"]
         defines = ["-DUSE_CUDA", "-DFASTGAN_WITH_CUDA"] if self.cuda else []
+        if self.cuda and any(source.stem.endswith("_sm90a") for source in self.cuda_sources):
+            defines.append("-DFASTGAN_WITH_SM90A")
         includes = ["-Icsrc", f"-I{self.folder}"]
         headers = self.torch.root / "include"
         torch_includes = [f"-isystem{headers}", f"-ffile-prefix-map={headers}/="]

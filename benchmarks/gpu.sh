@@ -5,13 +5,17 @@
 #
 #     benchmarks/gpu.sh [--parts NAME,...] [--seconds N] [RESULTS_FOLDER]          default: benchmarks/results
 #
-# Parts, in this order; all of them unless named; the extension is built, or found built, whatever is named:
-#     check      gpu_check.py: values and situations          penalty    gradient_penalty against double backward
+# Parts, in this order; the extension is built, or found built, whatever is named. Unless any are named, these:
+#     layouts    gpu_layouts.py: operands of wgmma and TMA    penalty    gradient_penalty against double backward
+#     check      gpu_check.py: values and situations          graphs     graph_check.py: Trainer(cuda_graph=True)
 #     sanitize   memcheck and racecheck over our kernels      ncu        counters of our kernels
 #     ops        passes over memory, beside a copy            tests      tests/ops, tests/nn, the optimisers
-#     steps      DCGAN and WGAN-GP steps                      layers     convolutions with what follows them
-#     graphs     graph_check.py: Trainer(cuda_graph=True) beside runs without
-#     compile    the steps against torch.compile as well, which takes minutes; ask for it alone
+#     steps      DCGAN and WGAN-GP steps                      networks   DCGAN's generator and discriminator
+#     layers_N   DCGAN's layers at batch N: 128 (bfloat16, tf32 and float32) and 1024 (bfloat16)
+# and, where they are named:
+#     layers_N             the other batches: 16, 64, 256 (bfloat16)
+#     layers_N_compile     the same rows in bfloat16 beside torch.compile as well; a batch a call
+#     networks_compile, compile       the networks, and the steps, so; these take minutes: each in a call of its own
 # Together they may take N seconds (570): a part has a limit of its own, and one that no longer fits is left for another call,
 # which the last lines spell out.
 #
@@ -21,7 +25,9 @@
 # Exit status: 0 all passed, 1 something failed, 2 no GPU or a wrong option.
 set -uo pipefail
 
-all=check,sanitize,ops,steps,penalty,graphs,ncu,tests,layers
+all=layouts,check,sanitize,ops,steps,penalty,graphs,ncu,tests,networks,layers_128,layers_1024
+batches="128 1024 16 64 256"
+more=layers_16,layers_64,layers_256,networks_compile$(printf ',layers_%s_compile' $batches),compile
 parts=$all seconds=570
 while [ $# -gt 0 ]; do
   case $1 in
@@ -32,9 +38,9 @@ while [ $# -gt 0 ]; do
   esac
 done
 for name in ${parts//,/ }; do
-  case ,$all,compile, in
+  case ,$all,$more, in
     *,"$name",*) ;;
-    *) echo "gpu.sh: there is no part $name; there are $all,compile" && exit 2 ;;
+    *) echo "gpu.sh: there is no part $name; there are $all,$more" && exit 2 ;;
   esac
 done
 
@@ -120,7 +126,15 @@ export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$root/build/inductor} 
 
 part environment 30 bash -c environment
 if part build 240 bash -c build; then
-  wanted check && part check 90 "$python" benchmarks/gpu_check.py --out "$stem-check.json"
+  if wanted layouts; then
+    capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1)
+    if [ "$capability" = 9.0 ]; then
+      part layouts 60 "$python" benchmarks/gpu_layouts.py
+    else
+      skip "layouts (compute capability $capability, not 9.0)"
+    fi
+  fi
+  wanted check && part check 240 "$python" benchmarks/gpu_check.py --out "$stem-check.json"
   if wanted sanitize; then
     if command -v compute-sanitizer >/dev/null; then
       sanitize memcheck 60
@@ -148,9 +162,20 @@ if part build 240 bash -c build; then
   fi
   wanted tests && part tests 150 "$python" -m pytest tests/ops tests/nn tests/test_optim.py -k cuda \
     -p no:cacheprovider --durations=10
-  if wanted layers; then
-    for precision in bfloat16 tf32; do bench layers 100 "$precision" conv -- --no-memory; done
+  if wanted networks; then
+    for precision in bfloat16 tf32; do bench networks 60 "$precision" network; done
   fi
+  for batch in $batches; do
+    wanted "layers_$batch" || continue
+    bench "layers_$batch" 150 bfloat16 "bn_act G" "bn_act D" -- --no-memory --batch "$batch"
+    [ "$batch" = 128 ] || continue
+    for precision in tf32 float32; do bench "layers_$batch" 120 "$precision" "bn_act G" "bn_act D" -- --no-memory; done
+  done
+  for batch in $batches; do
+    wanted "layers_${batch}_compile" || continue
+    bench "layers_${batch}_compile" 500 bfloat16 "bn_act G" "bn_act D" -- --compile --no-memory --batch "$batch"
+  done
+  wanted networks_compile && bench networks_compile 300 bfloat16 network -- --compile --no-memory
   if wanted compile; then
     for precision in bfloat16 tf32; do
       for step in "step dcgan 64" "step wgan-gp"; do

@@ -13,9 +13,11 @@ Exit status: 0 all passed, 1 something failed, 2 no such device or no kernels fo
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import json
 import math
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -25,12 +27,12 @@ from pathlib import Path
 import torch
 
 import fastgan
-from fastgan.bench import passes, report
+from fastgan.bench import passes, report, shapes
 from fastgan.ops import _dispatch, _library, _penalty_ops
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from numerics import assert_rounding_equal, assert_within_oracle
+from numerics import SUM_ULPS, assert_rounding_equal, assert_within_oracle
 from ops import conv_cases, test_bn_act, test_conv_bn_act
 from test_optim import ULPS_A_STEP
 
@@ -39,6 +41,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 IMAGES = [(2, 3, 5, 7), (3, 8, 4, 4), (5, 40, 1, 1), (16, 64, 32, 32), (2, 515, 3, 3)]
 FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 ACTIVATIONS = ["none", "relu", "leaky_relu", "tanh"]
+# What may compute a product of a convolution, by kind of device
+CONVOLUTIONS = {
+    "cuda": ("aten", "matmul", "thin", "sm80", "sm80_one_launch", "sm90a", "sm90a_one_launch"),
+    "cpu": ("aten", "matmul", "thin"),  # Winograd has bounds of its own: the tests'
+}
 CHECKS: dict[str, Callable[[torch.device], Iterator]] = {}
 SKIPPED = "skipped: "  # how the outcome of a case begins that this machine cannot show
 Tensors = list[torch.Tensor]
@@ -51,11 +58,13 @@ def check(function: Callable) -> Callable:
 
 
 def failure(assertion: Callable[..., object], *arguments: object, **options: object) -> str | None:
-    """What an assertion complains about; None where it holds."""
+    """What an assertion complains about, or the error that it met; None where it holds."""
     try:
         assertion(*arguments, **options)
     except AssertionError as error:
         return str(error) or "an assertion failed"
+    except (RuntimeError, NotImplementedError) as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0]
     return None
 
 
@@ -99,6 +108,108 @@ def conv_bn_act(device) -> Iterator:
     for name, case in [(param.id, param.values[0]) for param in test_conv_bn_act.CASES] + layers:
         if case.dtype in DTYPES.values():
             yield name, failure(test_conv_bn_act.check_against_modules, case)
+    conv_cases.set_plan("auto")
+
+
+def convolution_layers(device) -> Iterator[tuple[str, conv_cases.Case]]:
+    """(name, layer): DCGAN's at 64 px, and other geometries. On a CPU, which only tries the check, few and narrow."""
+    cuda = device.type == "cuda"
+    layers = (*shapes.GENERATOR, *shapes.DISCRIMINATOR) if cuda else (shapes.GENERATOR[0], shapes.DISCRIMINATOR[0])
+
+    def width(channels: int) -> int:
+        return channels if cuda or channels < 4 else channels // 16
+
+    for layer, n in itertools.product(layers, (1, 3, 16) if cuda else (3,)):
+        yield f"{layer.name}, batch {n}", conv_cases.Case(
+            layer.transposed, n, width(layer.c_in), width(layer.c_out), (layer.size,) * 2, layer.kernel_size,
+            layer.stride, layer.padding, bias=layer.bias, norm=layer.norm, activation=layer.activation,
+            layout="channels_last",
+        )  # fmt: skip
+    for (kernel, stride, padding, odd), transposed in itertools.product(
+        [(2, 2, 0, 0), (3, 2, 1, 1), (5, 2, 2, 1), (3, 1, 1, 0)], (False, True)
+    ):
+        sides = dict(size=(7, 9), output_padding=odd) if transposed else dict(size=(14, 18))
+        around = dict(kernel=kernel, stride=stride, padding=padding, layout="channels_last") | sides
+        name = f"k{kernel} s{stride} {'up' if transposed else 'down'}, batch 3"
+        yield name, conv_cases.Case(transposed, 3, width(64), width(128), **around)
+
+
+def products_by_kernel(device, cases: list[conv_cases.Case], inputs: list[tuple]) -> dict[str, set[str]]:
+    """{kernel: the products that it covers}: on a GPU, by the candidates of the trials that these cases make."""
+    found: dict[str, set[str]] = {}
+    if device.type == "cpu":
+        for kernel in CONVOLUTIONS["cpu"]:
+            conv_cases.set_plan(kernel)
+            plans = zip(("output", "input_gradient", "weight_gradient"), conv_cases.plan_of(cases[0]), strict=True)
+            found[kernel] = {product for product, by in plans if by == kernel}
+        return found
+    before = set(_library.C.convolution_choices(device.index))
+    conv_cases.set_plan("auto")
+    for case, (tensors, cotangent) in zip(cases, inputs, strict=True):
+        conv_cases.results(case, tensors, cotangent)
+    for key, (_, times) in _library.C.convolution_choices(device.index).items():
+        if key not in before:
+            for kernel in times:
+                found.setdefault(kernel, set()).add(key.partition(",")[0].split()[1])
+    return found
+
+
+def check_layer(case: conv_cases.Case, tensors: dict, cotangent: torch.Tensor, tf32: bool) -> None:
+    """Values and gradients against float64, and the same bits twice.
+
+    In tf32 operands have the mantissa of float16: an ulp of it for the product of the forward pass, two where a
+    gradient has come through two. In float32, batch statistics and what they normalise have SUM_ULPS.
+    """
+
+    def close(actual, oracle, baseline, name, scale=None) -> None:
+        if tf32:
+            ulps = 2 if name.startswith("gradient") else 1
+            assert_within_oracle(actual, oracle, baseline, name, scale, torch.float16, ulps)
+        else:
+            summed = case.norm and case.training and case.dtype == torch.float32
+            assert_within_oracle(actual, oracle, baseline, name, scale, ulps=SUM_ULPS if summed else 1)
+
+    conv_cases.check_values(case, tensors, cotangent, close)
+    once, twice = (conv_cases.all_results(case, tensors, cotangent) for _ in range(2))
+    assert all(map(torch.equal, once, twice)), "differs between two runs"
+
+
+@contextmanager
+def tf32_allowed(allowed: bool) -> Iterator[None]:
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@check
+def convolutions(device) -> Iterator:
+    """Fused layers in training and eval mode with every gradient, by each implementation that covers any of them.
+
+    A product that an implementation does not cover is computed by aten there, and listed as skipped.
+    """
+    precisions = [(name, dtype, False) for name, dtype in DTYPES.items()]
+    precisions += [("tf32", torch.float32, True)] if device.type == "cuda" else []
+    for (layer, plain), (precision, dtype, tf32) in itertools.product(convolution_layers(device), precisions):
+        cases = [dataclasses.replace(plain, dtype=dtype, training=training) for training in (True, False)]
+        inputs = [(case.inputs(), conv_cases.cotangent_of(case, "channels_last")) for case in cases]
+        with tf32_allowed(tf32):
+            products = products_by_kernel(device, cases, inputs)
+            everything = set().union(*products.values())
+            for kernel in CONVOLUTIONS[device.type]:
+                name = f"{layer}, {precision}, by {kernel}"
+                covered = products.get(kernel, everything if kernel == "aten" else set())
+                for product in sorted(everything - covered) or ([] if covered or kernel == "aten" else ["all"]):
+                    yield f"{name}: {product}", f"{SKIPPED}does not cover"
+                if not covered and kernel != "aten":
+                    continue
+                conv_cases.set_plan(kernel)
+                for case, tensors in zip(cases, inputs, strict=True):
+                    mode = "train" if case.training else "eval"
+                    yield f"{name}, {mode}", failure(check_layer, case, *tensors, tf32)
     conv_cases.set_plan("auto")
 
 
@@ -405,6 +516,7 @@ def main(arguments: list[str] | None = None) -> int:
         torch.cuda.set_device(device)
         device = torch.device("cuda", torch.cuda.current_device())
     torch.manual_seed(0)
+    os.environ["FASTGAN_CACHE"] = ""  # trials of earlier runs say nothing here
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
     chosen = [name for name in CHECKS if any(word in name for word in options.only)]

@@ -78,8 +78,8 @@ def train(
     torch.manual_seed(0)
     gan = fastgan.create(name, **({"n_critic_warmup": 5} if name == "wgan" else {}), **(model or {}))
     change(gan)
-    defaults = {"steps": STEPS, "deterministic": True, "progress": False, "log_every": None, "callbacks": [Watch()]}
-    trainer = fastgan.Trainer(gan, Bytes(), device=device, **{**defaults, **options})
+    defaults = {"steps": STEPS, "deterministic": True, "progress": False, "log_every": None, "precision": "float32"}
+    trainer = fastgan.Trainer(gan, Bytes(), device=device, **{**defaults, "callbacks": [Watch()], **options})
     trainer.fit()
     return trainer
 

@@ -2,29 +2,35 @@
 
     python benchmarks/owed.py [RESULTS_FOLDER]
 
-Owed is every row of `fastgan bench --device cuda` that has a goal, in the precisions that benchmarks/gpu.sh measures,
-until a result file of the GPU has it; and the steps beside torch.compile. A compute capability is verified by a file of
-gpu_check.py that holds all checks and no failure, of a commit without changes.
+Owed is every row of `fastgan bench --device cuda` that has a goal or is a layer or a network, in the precisions that
+benchmarks/gpu.sh measures, until a result file of the GPU has it; steps, networks and layers beside torch.compile too.
+A compute capability is verified by a file of gpu_check.py that holds all checks and no failure, of a commit without
+changes.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from fastgan import bench
 from fastgan.bench import report
-from fastgan.bench.case import Case
+from fastgan.bench.case import COMPILED, Case
+from fastgan.bench.conv_bn_act import ConvBnActCase
+from fastgan.bench.network import NetworkCase
 from fastgan.bench.passes import PassCase
+from fastgan.bench.shapes import CUDA_BATCH_SIZE, GP_CRITIC
 from fastgan.bench.step import StepCase
 
 RESULTS = Path(__file__).resolve().parent / "results"
 GPU = "nvidia-h200"  # the goals are set for
-PRECISIONS = {StepCase: ("bfloat16", "tf32", "float32"), PassCase: ("bfloat16", "float32")}
-PENALTY_PRECISIONS = COMPILED_PRECISIONS = ("bfloat16", "tf32")
+LAYER_BATCHES = (16, 64, 128, 256, 1024)
+CHECKS = "every check of gpu_check.py, passed"
 SKIPPED = "skipped: "  # as gpu_check.py writes it
 
 
@@ -42,34 +48,76 @@ def verified(results: Path) -> dict[tuple[int, int], Path]:
     return found
 
 
+def cases() -> list[Case]:
+    """What may be owed: all at the GPU's batch size, and DCGAN's layers at other ones."""
+    others = [case for case in bench.all_cases("cuda") if not isinstance(case, ConvBnActCase)]
+    layers = [case for case in bench.all_cases("cuda", LAYER_BATCHES) if isinstance(case, ConvBnActCase)]
+    return [*others, *(case for case in layers if case.layer not in GP_CRITIC)]
+
+
+def precisions(case: Case, compiled: bool) -> tuple[str, ...]:
+    """Those in which gpu.sh measures it, with torch.compile or without."""
+    if isinstance(case, ConvBnActCase):
+        return ("bfloat16", "tf32", "float32") if case.batch_size == CUDA_BATCH_SIZE and not compiled else ("bfloat16",)
+    if isinstance(case, NetworkCase):
+        return ("bfloat16",) if compiled else ("bfloat16", "tf32")
+    if isinstance(case, StepCase):
+        return ("bfloat16", "tf32") if compiled else ("bfloat16", "tf32", "float32")
+    if isinstance(case, PassCase):
+        return () if compiled else ("bfloat16", "float32")
+    return ("bfloat16", "tf32")
+
+
 def owed(results: Path, gpu: str = GPU) -> list[str]:
     """One line for each thing that no file of ``gpu`` has yet."""
     rows = [row for path in sorted((results / gpu).glob("*-bench-*.json")) for row in report.read(path)[1]]
-    measured = {(f"{r.op} {r.case}", r.dtype) for r in rows}
-    compiled = {(f"{r.op} {r.case}", r.dtype) for r in rows if any(p.startswith("compile") for p in r.seconds)}
-    lines = []
-    if not any(path.parent.name == gpu for path in verified(results).values()):
-        lines.append("every check of gpu_check.py, passed")
-    passes: dict[str, int] = {}
-    for case in bench.all_cases("cuda"):
-        if not case.cuda_goals:
-            continue
-        missing = [p for p in PRECISIONS.get(type(case), PENALTY_PRECISIONS) if (str(case), p) not in measured]
-        if isinstance(case, PassCase):
-            for precision in missing:
-                passes[precision] = passes.get(precision, 0) + 1
-            continue
-        lines += [f"{case}: {', '.join(missing)} ({_goals(case)})"] if missing else []
-        if isinstance(case, StepCase):
-            missing = [p for p in COMPILED_PRECISIONS if (str(case), p) not in compiled]
-            lines += [f"{case}, beside torch.compile: {', '.join(missing)}"] if missing else []
-    lines += [f"{n} passes over memory, {precision} ({_goals(PassCase)})" for precision, n in passes.items()]
-    return lines
+    measured = {
+        (f"{r.op} {r.case}", r.mode, r.dtype, compiled)
+        for r in rows
+        for compiled in (False, True)
+        if not compiled or any(p.startswith("compile") for p in r.seconds)
+    }
+    missing: dict[str, Counter[str]] = {}  # rows by line and precision
+    goals: dict[str, str] = {}
+    for case in cases():
+        for mode, compiled in itertools.product(case.modes, (False, True)):
+            line = _line(case) + (", beside torch.compile" if compiled else "")
+            if compiled and not set(COMPILED) & set(case.providers(mode, compiled=True)):
+                continue
+            for precision in precisions(case, compiled):
+                goal = case.cuda_goals(mode, precision)
+                if not goal and not isinstance(case, (ConvBnActCase, NetworkCase)):
+                    continue
+                if (str(case), mode, precision, compiled) not in measured:
+                    missing.setdefault(line, Counter())[precision] += 1
+                if goal and not compiled:
+                    goals[line] = _goal(case, goal)
+    lines = [] if any(path.parent.name == gpu for path in verified(results).values()) else [CHECKS]
+    return lines + [f"{line}: {_counted(found)}{goals.get(line, '')}" for line, found in missing.items()]
 
 
-def _goals(case: Case | type[Case]) -> str:
+def _line(case: Case) -> str:
+    if isinstance(case, PassCase):
+        return "passes over memory"
+    if isinstance(case, ConvBnActCase):
+        return f"layers of DCGAN, batch {case.batch_size}"
+    if isinstance(case, NetworkCase):
+        return f"networks of DCGAN, batch {case.batch_size}"
+    return str(case)
+
+
+def _counted(found: Counter[str]) -> str:
+    return ", ".join(f"{n} in {precision}" if n > 1 else precision for precision, n in found.items())
+
+
+def _goal(case: Case, goal: dict[str, float]) -> str:
     words = {"eager": "{:g}x eager", "strongest": "{:g}x the strongest PyTorch", "copy": "{:.0%} of a copy's speed"}
-    return "goal " + ", ".join(words[name].format(goal) for name, goal in case.cuda_goals.items())
+    of_one = {ConvBnActCase: "forward + backward in bfloat16 ", NetworkCase: "the generator's eval in bfloat16 "}
+    return (
+        f" (goal {of_one.get(type(case), '')}"
+        + ", ".join(words[name].format(value) for name, value in goal.items())
+        + ")"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,34 +1,73 @@
-"""Adversarial losses as pure functions of logits.
+"""Adversarial losses as pure functions of logits, by name in ``LOSSES``; and the penalties on D's input gradient.
 
 ``real_logits`` and ``fake_logits`` are the discriminator's outputs before any sigmoid, of any shape (one logit an
 image, or a map of them for a patch discriminator); each function returns the mean over all of them as a 0-dim
-tensor. Nothing here steps an optimiser, detaches, or knows a network. Probabilities are never formed: with s(x) =
-log(1 + e^x), log D = -s(-logit) and log(1 - D) = -s(logit) are exact and finite for every finite logit.
+tensor. Nothing here steps an optimiser or detaches. Probabilities are never formed: with s(x) = log(1 + e^x),
+log D = -s(-logit) and log(1 - D) = -s(logit) are exact and finite for every finite logit.
 
-Half-precision logits are reduced in float32. All functions are twice differentiable.
+Half-precision logits are reduced in float32. All losses are twice differentiable.
+
+Losses that aim at labels take two of the tips that training D is known for, both off by default:
+    label_smoothing   the real images' label is so much nearer to the fake ones'; one-sided, because a smoothed fake
+                      label would reward images where the data has none (Salimans et al. 2016, section 3.4)
+    label_flip        share of the images, drawn anew at every call, whose label D is told wrongly (Chintala et al.
+                      2016, "How to train a GAN?", tip 6)
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
+from torch import nn
+
+from fastgan.ops.gradient_penalty import gradient_penalty
 
 __all__ = [
+    "LOSSES",
+    "AdversarialLoss",
+    "dragan_penalty",
+    "hinge_discriminator",
+    "hinge_generator",
+    "least_squares_discriminator",
+    "least_squares_generator",
     "minimax_discriminator",
     "minimax_generator",
     "non_saturating_discriminator",
     "non_saturating_generator",
+    "r1_penalty",
+    "r2_penalty",
+    "relativistic_average_discriminator",
+    "relativistic_average_generator",
+    "relativistic_discriminator",
+    "relativistic_generator",
     "wasserstein_critic",
     "wasserstein_generator",
 ]
 
 
-def minimax_discriminator(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
+# -- losses ------------------------------------------------------------------------------------------------------------
+
+
+def minimax_discriminator(
+    real_logits: torch.Tensor, fake_logits: torch.Tensor, label_smoothing: float = 0.0, label_flip: float = 0.0
+) -> torch.Tensor:
     """-E[log D(x)] - E[log(1 - D(G(z)))]: the discriminator's side of the game, as a quantity to drive down.
 
-    Equals 2 log 2 where D is 1/2 everywhere. Goodfellow et al. 2014, equation 1.
+    Equals 2 log 2 where D is 1/2 everywhere. With a label t the terms are -t log D - (1 - t) log(1 - D).
+
+    Goodfellow et al. 2014, equation 1.
     """
-    return F.softplus(-_wide("real_logits", real_logits)).mean() + F.softplus(_wide("fake_logits", fake_logits)).mean()
+    real, fake = _wide("real_logits", real_logits), _wide("fake_logits", fake_logits)
+    if not (label_smoothing or label_flip):
+        return F.softplus(-real).mean() + F.softplus(fake).mean()
+    targets = _labels(real, fake, 0.0, 1.0, label_smoothing, label_flip)
+    return sum(
+        (label * F.softplus(-logits) + (1 - label) * F.softplus(logits)).mean()
+        for logits, label in zip((real, fake), targets, strict=True)
+    )
 
 
 def minimax_generator(fake_logits: torch.Tensor) -> torch.Tensor:
@@ -39,12 +78,14 @@ def minimax_generator(fake_logits: torch.Tensor) -> torch.Tensor:
     return -F.softplus(_wide("fake_logits", fake_logits)).mean()
 
 
-def non_saturating_discriminator(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
+def non_saturating_discriminator(
+    real_logits: torch.Tensor, fake_logits: torch.Tensor, label_smoothing: float = 0.0, label_flip: float = 0.0
+) -> torch.Tensor:
     """The same as ``minimax_discriminator``: only the generator's loss differs between the two games.
 
     Goodfellow et al. 2014, section 3.
     """
-    return minimax_discriminator(real_logits, fake_logits)
+    return minimax_discriminator(real_logits, fake_logits, label_smoothing, label_flip)
 
 
 def non_saturating_generator(fake_logits: torch.Tensor) -> torch.Tensor:
@@ -53,6 +94,29 @@ def non_saturating_generator(fake_logits: torch.Tensor) -> torch.Tensor:
     Goodfellow et al. 2014, section 3.
     """
     return F.softplus(-_wide("fake_logits", fake_logits)).mean()
+
+
+def least_squares_discriminator(
+    real_logits: torch.Tensor,
+    fake_logits: torch.Tensor,
+    label_smoothing: float = 0.0,
+    label_flip: float = 0.0,
+    a: float = 0.0,
+    b: float = 1.0,
+) -> torch.Tensor:
+    """1/2 E[(D(x) - b)^2] + 1/2 E[(D(G(z)) - a)^2]: ``a`` is the label of fake images, ``b`` that of real ones.
+
+    Mao et al. 2017, "Least Squares Generative Adversarial Networks", equation 2; a, b, c = 0, 1, 1 is its equation 9,
+    and -1, 1, 0 its equation 8, which minimises the Pearson chi^2 divergence.
+    """
+    real, fake = _wide("real_logits", real_logits), _wide("fake_logits", fake_logits)
+    real_label, fake_label = _labels(real, fake, a, b, label_smoothing, label_flip)
+    return 0.5 * (real - real_label).square().mean() + 0.5 * (fake - fake_label).square().mean()
+
+
+def least_squares_generator(fake_logits: torch.Tensor, c: float = 1.0) -> torch.Tensor:
+    """1/2 E[(D(G(z)) - c)^2]: ``c`` is what G wants D to say of its images. Mao et al. 2017, equation 2."""
+    return 0.5 * (_wide("fake_logits", fake_logits) - c).square().mean()
 
 
 def wasserstein_critic(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
@@ -66,6 +130,159 @@ def wasserstein_critic(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> 
 def wasserstein_generator(fake_logits: torch.Tensor) -> torch.Tensor:
     """-E[f(G(z))]. Arjovsky et al. 2017, algorithm 1."""
     return -_wide("fake_logits", fake_logits).mean()
+
+
+def hinge_discriminator(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
+    """E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))]: no gradient from images beyond the margin.
+
+    Lim & Ye 2017, "Geometric GAN"; Miyato et al. 2018, "Spectral Normalization for GANs", equation 16.
+    """
+    return F.relu(1 - _wide("real_logits", real_logits)).mean() + F.relu(1 + _wide("fake_logits", fake_logits)).mean()
+
+
+def hinge_generator(fake_logits: torch.Tensor) -> torch.Tensor:
+    """-E[D(G(z))]. Lim & Ye 2017; Miyato et al. 2018, equation 17."""
+    return -_wide("fake_logits", fake_logits).mean()
+
+
+def relativistic_discriminator(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
+    """-E[log sigmoid(C(x) - C(G(z)))]: is this real image more real than that fake one? Logits of one shape.
+
+    Jolicoeur-Martineau 2018, "The relativistic discriminator" (RSGAN).
+    """
+    real, fake = _pairs(real_logits, fake_logits)
+    return F.softplus(fake - real).mean()
+
+
+def relativistic_generator(fake_logits: torch.Tensor, real_logits: torch.Tensor) -> torch.Tensor:
+    """-E[log sigmoid(C(G(z)) - C(x))]. Jolicoeur-Martineau 2018 (RSGAN)."""
+    real, fake = _pairs(real_logits, fake_logits)
+    return F.softplus(real - fake).mean()
+
+
+def relativistic_average_discriminator(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
+    """-E[log sigmoid(C(x) - E C(G(z)))] - E[log(1 - sigmoid(C(G(z)) - E C(x)))]: each against the others' mean.
+
+    Jolicoeur-Martineau 2018 (RaSGAN).
+    """
+    real, fake = _wide("real_logits", real_logits), _wide("fake_logits", fake_logits)
+    return F.softplus(fake.mean() - real).mean() + F.softplus(fake - real.mean()).mean()
+
+
+def relativistic_average_generator(fake_logits: torch.Tensor, real_logits: torch.Tensor) -> torch.Tensor:
+    """The same with real and fake exchanged. Jolicoeur-Martineau 2018 (RaSGAN)."""
+    real, fake = _wide("real_logits", real_logits), _wide("fake_logits", fake_logits)
+    return F.softplus(real.mean() - fake).mean() + F.softplus(real - fake.mean()).mean()
+
+
+class AdversarialLoss(NamedTuple):
+    """The two sides of a game, as architectures that take ``loss="hinge"`` look them up."""
+
+    discriminator: Callable[..., torch.Tensor]  # (real_logits, fake_logits)
+    generator: Callable[..., torch.Tensor]  # (fake_logits), or where ``relativistic`` (fake_logits, real_logits)
+    labels: bool = False  # whether the discriminator's takes label_smoothing and label_flip
+    relativistic: bool = False
+
+
+LOSSES = {
+    "minimax": AdversarialLoss(minimax_discriminator, minimax_generator, labels=True),
+    "non_saturating": AdversarialLoss(non_saturating_discriminator, non_saturating_generator, labels=True),
+    "least_squares": AdversarialLoss(least_squares_discriminator, least_squares_generator, labels=True),
+    "wasserstein": AdversarialLoss(wasserstein_critic, wasserstein_generator),
+    "hinge": AdversarialLoss(hinge_discriminator, hinge_generator),
+    "relativistic": AdversarialLoss(relativistic_discriminator, relativistic_generator, relativistic=True),
+    "relativistic_average": AdversarialLoss(
+        relativistic_average_discriminator, relativistic_average_generator, relativistic=True
+    ),
+}
+
+
+# -- penalties ---------------------------------------------------------------------------------------------------------
+
+
+def r1_penalty(
+    discriminator: nn.Module | Callable[..., torch.Tensor],
+    real: torch.Tensor,
+    weight: float = 10.0,
+    critic_args: Sequence[object] = (),
+    method: str = "auto",
+) -> torch.Tensor:
+    """weight / 2 E[||grad D(x)||^2] at real images (N, ...): D may not slope where the data is. A 0-dim tensor.
+
+    Everything else as in ``fastgan.ops.gradient_penalty``, whose target 0 it is: analytic where that is exact, float32
+    whatever autocast says, differentiable with respect to D's parameters. Batch norm in D couples the images of a
+    batch, so that the gradient is then that of the batch's sum of logits.
+
+    Mescheder et al. 2018, "Which Training Methods for GANs do actually Converge?", equation 9; weight is its gamma.
+    """
+    everywhere_real = torch.ones(len(real), device=real.device)
+    return gradient_penalty(
+        discriminator, real, real, 0.5 * weight, 0.0, critic_args=critic_args, epsilon=everywhere_real, method=method
+    )
+
+
+def r2_penalty(
+    discriminator: nn.Module | Callable[..., torch.Tensor],
+    fake: torch.Tensor,
+    weight: float = 10.0,
+    critic_args: Sequence[object] = (),
+    method: str = "auto",
+) -> torch.Tensor:
+    """``r1_penalty`` at generated images (N, ...) instead of real ones. Mescheder et al. 2018, equation 10."""
+    return r1_penalty(discriminator, fake, weight, critic_args, method)
+
+
+def dragan_penalty(
+    discriminator: nn.Module | Callable[..., torch.Tensor],
+    real: torch.Tensor,
+    weight: float = 10.0,
+    target: float = 1.0,
+    scale: float = 0.5,
+    critic_args: Sequence[object] = (),
+    method: str = "auto",
+) -> torch.Tensor:
+    """weight E[(||grad D(x + d)|| - target)^2] around real images (N, ...); the rest as in ``gradient_penalty``.
+
+    d = u U[0, scale] std(real): the paper leaves the noise open; this is the usual one, every pixel drawn by itself and
+    one u from U[0, 1] for each image. std is that of the whole batch.
+
+    Kodali et al. 2017, "On Convergence and Stability of GANs".
+    """
+    real = real.detach()
+    perturbed = real + scale * real.std() * torch.rand_like(real)
+    return gradient_penalty(discriminator, real, perturbed, weight, target, critic_args=critic_args, method=method)
+
+
+# -- logits and labels -------------------------------------------------------------------------------------------------
+
+
+def _labels(
+    real: torch.Tensor, fake: torch.Tensor, fake_label: float, real_label: float, smoothing: float, flip: float
+) -> tuple[float | torch.Tensor, float | torch.Tensor]:
+    """What D is told of every real and every fake image."""
+    for name, share in (("label_smoothing", smoothing), ("label_flip", flip)):
+        if not 0.0 <= share <= 1.0:
+            raise ValueError(f"{name} takes a share from 0 to 1, got {share!r}")
+    real_label -= smoothing * (real_label - fake_label)
+    if not flip:
+        return real_label, fake_label
+    return _flipped(real, real_label, fake_label, flip), _flipped(fake, fake_label, real_label, flip)
+
+
+def _flipped(logits: torch.Tensor, label: float, other: float, share: float) -> torch.Tensor:
+    """``label`` for every image but a random ``share``, which get ``other``; one draw an image, not a logit."""
+    draws = torch.rand(logits.shape[:1] + (1,) * (logits.dim() - 1), device=logits.device)
+    return torch.where(draws < share, other, label).to(logits.dtype)
+
+
+def _pairs(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    real, fake = _wide("real_logits", real_logits), _wide("fake_logits", fake_logits)
+    if real.shape != fake.shape:
+        raise ValueError(
+            f"real_logits has shape {tuple(real.shape)} and fake_logits {tuple(fake.shape)}; pairs take one shape "
+            "(the relativistic average takes any)"
+        )
+    return real, fake
 
 
 def _wide(name: str, logits: torch.Tensor) -> torch.Tensor:

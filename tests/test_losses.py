@@ -6,8 +6,11 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from fastgan import losses
+from fastgan.ops import gradient_penalty
 
 LOG3 = math.log(3.0)
 
@@ -66,21 +69,138 @@ def test_wasserstein():
     assert gradients(value, fake) == [[-1 / 4] * 4]
 
 
-def test_finite_at_any_logit():
+def test_least_squares():
+    real, fake = logits(0.0, 3.0), logits(1.0, -1.0)
+    value = losses.least_squares_discriminator(real, fake)
+    # 1/2 ((0 - 1)^2 + (3 - 1)^2) / 2 + 1/2 (1^2 + (-1)^2) / 2 = 1/2 5/2 + 1/2
+    assert value.item() == 1.75
+    assert gradients(value, real, fake) == [[-1 / 2, 1.0], [1 / 2, -1 / 2]]  # (D - label) / n
+    value = losses.least_squares_generator(fake)
+    assert value.item() == 0.5 * (0.0 + 4.0) / 2
+    assert gradients(value, fake) == [[0.0, -1.0]]  # (D - 1) / n
+    # Pearson's labels a = -1, b = 1, c = 0: 1/2 (1 + 4) / 2 + 1/2 (4 + 0) / 2, and 1/2 (1 + 1) / 2
+    assert losses.least_squares_discriminator(real, fake, a=-1.0, b=1.0).item() == 1.25 + 1.0
+    assert losses.least_squares_generator(fake, c=0.0).item() == 0.5
+
+
+def test_hinge():
+    real, fake = logits(0.5, 3.0), logits(-2.0, 1.0, -0.5, -1.5)
+    value = losses.hinge_discriminator(real, fake)
+    assert value.item() == (0.5 + 0.0) / 2 + (0.0 + 2.0 + 0.5 + 0.0) / 4
+    assert gradients(value, real, fake) == [[-1 / 2, 0.0], [0.0, 1 / 4, 1 / 4, 0.0]]
+    value = losses.hinge_generator(fake)
+    assert value.item() == 3.0 / 4
+    assert gradients(value, fake) == [[-1 / 4] * 4]
+
+
+def test_relativistic():
+    real, fake = logits(LOG3, 0.0), logits(0.0, LOG3)  # differences log 3 and -log 3: sigmoids 3/4 and 1/4
+    value = losses.relativistic_discriminator(real, fake)
+    assert value.item() == pytest.approx(-(math.log(3 / 4) + math.log(1 / 4)) / 2, abs=1e-12)
+    grad_real, grad_fake = gradients(value, real, fake)
+    assert grad_real == pytest.approx([-1 / 8, -3 / 8])  # (sigmoid - 1) / n
+    assert grad_fake == pytest.approx([1 / 8, 3 / 8])
+    swapped = losses.relativistic_generator(fake, real)  # sigmoids of fake - real: 1/4 and 3/4
+    assert swapped.item() == pytest.approx(value.item(), abs=1e-12)
+    grad_real, grad_fake = gradients(swapped, real, fake)
+    assert grad_real == pytest.approx([3 / 8, 1 / 8])
+    assert grad_fake == pytest.approx([-3 / 8, -1 / 8])
+    with pytest.raises(ValueError, match=r"real_logits has shape \(2,\) and fake_logits \(3,\); pairs take one shape"):
+        losses.relativistic_discriminator(real, logits(0.0, 0.0, 0.0))
+
+
+def test_relativistic_average():
+    real, fake = logits(2 * LOG3, 0.0), logits(0.0, 0.0, 0.0)  # means log 3 and 0
+    value = losses.relativistic_average_discriminator(real, fake)
+    # real - 0: sigmoids 9/10 and 1/2; fake - log 3: sigmoid 1/4, so that 1 - sigmoid is 3/4
+    assert value.item() == pytest.approx(-(math.log(9 / 10) + math.log(1 / 2)) / 2 - math.log(3 / 4), abs=1e-12)
+    grad_real, grad_fake = gradients(value, real, fake)
+    # (sigmoid - 1) / 2 of its own term, and - 1/4 / 2 as its share in the mean of the other
+    assert grad_real == pytest.approx([-1 / 20 - 1 / 8, -1 / 4 - 1 / 8])
+    # 1/4 / 3 of its own term, and (1/10 + 1/2) / 2 / 3 as its share in the mean of the other
+    assert grad_fake == pytest.approx([1 / 12 + 1 / 10] * 3)
+    value = losses.relativistic_average_generator(fake, real)
+    # fake - log 3: sigmoid 1/4; real - 0: sigmoids 9/10 and 1/2
+    assert value.item() == pytest.approx(-math.log(1 / 4) - (math.log(1 / 10) + math.log(1 / 2)) / 2, abs=1e-12)
+    grad_real, grad_fake = gradients(value, real, fake)
+    assert grad_real == pytest.approx([9 / 20 + 3 / 8, 1 / 4 + 3 / 8])
+    assert grad_fake == pytest.approx([-(1 / 4 + 7 / 30)] * 3)  # 3/4 / 3, and (9/10 + 1/2) / 2 / 3
+
+
+def test_label_smoothing_is_one_sided():
+    real, fake = logits(LOG3), logits(LOG3)  # D = 3/4 of both
+    value = losses.non_saturating_discriminator(real, fake, label_smoothing=0.1)
+    # real: -9/10 log 3/4 - 1/10 log 1/4; fake, whose label stays 0: -log 1/4
+    expected = -0.9 * math.log(3 / 4) - 0.1 * math.log(1 / 4) - math.log(1 / 4)
+    assert value.item() == pytest.approx(expected, abs=1e-12)
+    assert gradients(value, real, fake) == [[pytest.approx(3 / 4 - 9 / 10)], [pytest.approx(3 / 4)]]  # D - label
+    real, fake = logits(2.0), logits(2.0)
+    value = losses.least_squares_discriminator(real, fake, label_smoothing=0.25)
+    assert value.item() == 0.5 * (2.0 - 0.75) ** 2 + 0.5 * 2.0**2
+    # between a = -1 and b = 1 a quarter of the way is 1/2
+    value = losses.least_squares_discriminator(real, fake, label_smoothing=0.25, a=-1.0, b=1.0)
+    assert value.item() == 0.5 * 1.5**2 + 0.5 * 3.0**2
+
+
+def test_label_flip():
+    real, fake = logits(LOG3, 2.0), logits(-1.0)
+    swapped = losses.minimax_discriminator(fake, real).item()
+    assert losses.minimax_discriminator(real, fake, label_flip=1.0).item() == pytest.approx(swapped)
+    both = losses.minimax_discriminator(real, fake, 0.1, 1.0)  # a flipped fake has the smoothed label, a real one 0
+    expected = F.softplus(real).mean() + (0.9 * F.softplus(-fake) + 0.1 * F.softplus(fake)).mean()
+    assert both.item() == pytest.approx(expected.item())
+    torch.manual_seed(0)
+    zeros = torch.zeros(4000, 1, 3, 3)
+    value = losses.least_squares_discriminator(zeros, zeros.requires_grad_(), label_flip=0.3)
+    told = torch.autograd.grad(value, zeros)[0] * -zeros.numel()  # of real and fake together: label_r + label_f
+    images = told[:, 0].flatten(1).round()
+    assert torch.equal(images.amin(1), images.amax(1)), "one label an image, whatever its map of logits"
+    # real is told 0, fake is told 1, each with probability 3/10
+    shares = [(images[:, 0] == count).double().mean().item() for count in (0, 1, 2)]
+    assert shares == pytest.approx([0.3 * 0.7, 0.3**2 + 0.7**2, 0.3 * 0.7], abs=0.03)  # 4 deviations of 4000 draws
+
+
+@pytest.mark.parametrize("name", ["label_smoothing", "label_flip"])
+@pytest.mark.parametrize("share", [-0.1, 1.1, math.nan])
+def test_a_share_is_from_0_to_1(name, share):
+    with pytest.raises(ValueError, match=f"{name} takes a share from 0 to 1"):
+        losses.minimax_discriminator(logits(0.0), logits(0.0), **{name: share})
+
+
+def sides(name: str):
+    """Both functions of a table's row, on (real, fake)."""
+    row = losses.LOSSES[name]
+    yield row.discriminator
+    yield (lambda real, fake: row.generator(fake, real)) if row.relativistic else lambda real, fake: row.generator(fake)
+    if row.labels:
+        yield lambda real, fake: row.discriminator(real, fake, label_smoothing=0.1, label_flip=0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", list(losses.LOSSES))
+def test_finite_at_any_logit(name, dtype):
+    """+-1e4 is where exp and log of a probability have long been 0 or infinite."""
+    for side in sides(name):
+        real, fake = logits(-1e4, 1e4, dtype=dtype), logits(1e4, -1e4, dtype=dtype)
+        value = side(real, fake)
+        assert value.dtype == torch.float32 and torch.isfinite(value)
+        grads = torch.autograd.grad(value, (real, fake), allow_unused=True)
+        assert any(g is not None and g.any() for g in grads)
+        assert all(torch.isfinite(g).all() for g in grads if g is not None)
+
+
+def test_values_at_extreme_logits():
     real, fake = logits(-1e4, 1e4, dtype=torch.float32), logits(1e4, -1e4, dtype=torch.float32)
     for value, expected in [
         (losses.minimax_discriminator(real, fake), 1e4),
         (losses.minimax_generator(fake), -5e3),
         (losses.non_saturating_generator(fake), 5e3),
+        (losses.relativistic_discriminator(real, fake), 1e4),  # log(1 + e^20000) / 2
+        (losses.relativistic_average_discriminator(real, fake), 1e4),  # both means are 0
+        (losses.least_squares_discriminator(real, fake), 0.5 * 1e8 + 0.5 * 1e8 + 0.5),
+        (losses.hinge_discriminator(real, fake), 1e4 + 1.0),
     ]:
-        assert value.item() == pytest.approx(expected)
-        inputs = [
-            t
-            for t in (real, fake)
-            if torch.autograd.grad(value, t, retain_graph=True, allow_unused=True)[0] is not None
-        ]
-        for grad in torch.autograd.grad(value, inputs):
-            assert torch.isfinite(grad).all() and grad.abs().max() == 0.5
+        assert value.item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_shape_does_not_matter():
@@ -104,12 +224,21 @@ def test_second_derivatives():
         torch.randn(3, dtype=torch.float64, requires_grad=True),
         torch.randn(3, dtype=torch.float64, requires_grad=True),
     )
-    assert torch.autograd.gradgradcheck(losses.minimax_discriminator, (real, fake))
-    assert torch.autograd.gradgradcheck(losses.non_saturating_generator, (fake,))
+    for name in losses.LOSSES:
+        discriminator, generator, *_ = sides(name)
+        assert torch.autograd.gradgradcheck(discriminator, (real, fake)), name
+        assert torch.autograd.gradgradcheck(generator, (real, fake)), name
 
 
 @pytest.mark.parametrize(
-    "loss", [losses.minimax_generator, losses.non_saturating_generator, losses.wasserstein_generator]
+    "loss",
+    [
+        losses.minimax_generator,
+        losses.non_saturating_generator,
+        losses.least_squares_generator,
+        losses.wasserstein_generator,
+        losses.hinge_generator,
+    ],
 )
 def test_bad_input_is_named(loss):
     with pytest.raises(TypeError, match="fake_logits takes a floating-point tensor, got torch.int64"):
@@ -118,3 +247,110 @@ def test_bad_input_is_named(loss):
         loss(0.5)
     with pytest.raises(ValueError, match=r"fake_logits is empty \(shape \(0, 1\)\)"):
         loss(torch.zeros(0, 1))
+
+
+# -- penalties ---------------------------------------------------------------------------------------------------------
+
+
+class Quadratic(nn.Module):
+    """D(x) = 1/2 x' A x + b' x, whose gradient is (A + A') x / 2 + b."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.a = nn.Parameter(torch.randn(3, 3, dtype=torch.float64, generator=generator))
+        self.b = nn.Parameter(torch.randn(3, dtype=torch.float64, generator=generator))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 0.5 * ((x @ self.a) * x).sum(1) + x @ self.b
+
+
+POINTS = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+
+def slopes(critic: Quadratic, x: torch.Tensor) -> torch.Tensor:
+    return 0.5 * x @ (critic.a + critic.a.T) + critic.b
+
+
+@pytest.mark.parametrize("penalty", [losses.r1_penalty, losses.r2_penalty])
+def test_r1_and_r2_of_a_quadratic_critic(penalty):
+    critic = Quadratic()
+    value = penalty(critic, POINTS, weight=3.0)
+    expected = 1.5 * slopes(critic, POINTS).square().sum(1).mean()
+    torch.testing.assert_close(value, expected)
+    parameters = list(critic.parameters())
+    ours = torch.autograd.grad(value, parameters, create_graph=True)
+    exact = torch.autograd.grad(expected, parameters, create_graph=True)
+    torch.testing.assert_close(ours, exact)
+    # and once more: R1's own second derivative, as meta-learning or a Hessian product takes it
+    twice = [torch.autograd.grad(sum(g.square().sum() for g in gs), parameters) for gs in (ours, exact)]
+    torch.testing.assert_close(*twice)
+
+
+def test_gradcheck_of_r1():
+    critic = Quadratic()
+
+    def value(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return losses.r1_penalty(lambda x: torch.func.functional_call(critic, {"a": a, "b": b}, (x,)), POINTS)
+
+    parameters = [p.detach().clone().requires_grad_() for p in critic.parameters()]
+    assert torch.autograd.gradcheck(value, parameters)
+    assert torch.autograd.gradgradcheck(value, parameters)
+
+
+@pytest.mark.parametrize("method", ["analytic", "autograd"])
+def test_penalties_of_a_linear_critic(method):
+    critic = nn.Linear(2, 1).double()
+    with torch.no_grad():
+        critic.weight.copy_(torch.tensor([[3.0, 4.0]]))  # norm 5 everywhere
+    x = POINTS[:, :2]
+    for value, expected, scale in [
+        (losses.r1_penalty(critic, x, 10.0, method=method), 5.0 * 25.0, 10.0),  # gamma w
+        (losses.r2_penalty(critic, x, 10.0, method=method), 5.0 * 25.0, 10.0),
+        (losses.dragan_penalty(critic, x, 10.0, method=method), 10.0 * 16.0, 16.0),  # 2 lambda (5 - 1) w / 5
+    ]:
+        assert value.item() == pytest.approx(expected, rel=1e-12)
+        (grad,) = torch.autograd.grad(value, critic.weight)
+        assert grad.flatten().tolist() == pytest.approx([3.0 * scale, 4.0 * scale], rel=1e-12)
+
+
+def test_r1_at_a_flat_point_has_no_nan():
+    """The norm's derivative at 0 is where other code divides 0 by 0."""
+    critic = nn.Sequential(nn.Linear(2, 4), nn.LeakyReLU(0.2), nn.Linear(4, 1)).double()
+    nn.init.zeros_(critic[2].weight)
+    for method in ("analytic", "autograd"):
+        value = losses.r1_penalty(critic, POINTS[:, :2], method=method)
+        grads = torch.autograd.grad(value, [critic[0].weight, critic[2].weight])
+        assert value == 0.0 and not any(g.any() for g in grads)
+
+
+def test_r1_takes_the_analytic_path_where_it_is_exact():
+    critic = nn.Sequential(nn.Conv2d(1, 4, 3), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(16, 1)).double()
+    real = torch.randn(3, 1, 4, 4, dtype=torch.float64)
+    by = {}
+    for method in ("auto", "analytic", "autograd"):
+        value = losses.r1_penalty(critic, real, method=method)
+        by[method] = [value.detach(), *torch.autograd.grad(value, [critic[0].weight, critic[3].weight])]
+    torch.testing.assert_close(by["analytic"], by["autograd"])
+    assert all(torch.equal(a, b) for a, b in zip(by["auto"], by["analytic"], strict=True))
+
+
+def test_dragan_looks_around_the_real_images():
+    seen = []
+
+    class Watcher(Quadratic):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x.detach())
+            return super().forward(x)
+
+    critic = Watcher()
+    torch.manual_seed(3)
+    value = losses.dragan_penalty(critic, POINTS, 2.0, target=1.5, scale=0.5, method="autograd")
+    (x,) = seen
+    offset = (x - POINTS) / POINTS.std()
+    assert (offset >= 0).all() and (offset <= 0.5).all() and offset.std() > 0
+    norms = slopes(critic, x).norm(dim=1)
+    torch.testing.assert_close(value, 2.0 * (norms - 1.5).square().mean())
+    torch.manual_seed(3)  # the same draws through the penalty that it is made of
+    perturbed = POINTS + 0.5 * POINTS.std() * torch.rand_like(POINTS)
+    assert torch.equal(value, gradient_penalty(critic, POINTS, perturbed, 2.0, 1.5, method="autograd"))

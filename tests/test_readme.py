@@ -1,4 +1,4 @@
-"""Every Python block of README.md and CONTRIBUTING.md runs as it stands."""
+"""Every Python block of README.md, CONTRIBUTING.md and docs/ runs as it stands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import fastgan
 ROOT = Path(__file__).resolve().parent.parent
 BLOCKS = [
     pytest.param(block, id=f"{name}-{i}")
-    for name in ("README.md", "CONTRIBUTING.md")
+    for name in ("README.md", "CONTRIBUTING.md", "docs/stability.md")
     for i, block in enumerate(re.findall(r"^```python\n(.*?)^```", (ROOT / name).read_text(), re.DOTALL | re.MULTILINE))
 ]
 

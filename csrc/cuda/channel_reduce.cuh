@@ -137,8 +137,9 @@ __global__ void __launch_bounds__(kChannelThreads)
 }
 
 // partial: (C, splits). One warp a channel: lane l adds splits l, l + 32, ...; then the lanes are added.
+// Static: conv_split.cuh says why.
 template <class Op>
-__global__ void __launch_bounds__(kChannelThreads)
+static __global__ void __launch_bounds__(kChannelThreads)
     combine(Op op, const typename Op::Partial* partial, int splits, int channels, int64_t count) {
   const int c = blockIdx.x * (kChannelThreads / kWarp) + threadIdx.x / kWarp;
   if (c >= channels) return;  // whole warps leave

@@ -20,16 +20,13 @@
 
 #include <algorithm>
 
-#include "bn_act_math.cuh"
-#include "bn_stats.h"
 #include "channel_reduce.cuh"
 #include "conv_gemm_tile.cuh"
+#include "conv_split.cuh"
 #include "moments.cuh"
 
 namespace fastgan::cuda {
 namespace {
-
-constexpr int kPassThreads = 256;
 
 // What a launch passes to the kernels.
 struct ConvGemmArgs {
@@ -46,38 +43,6 @@ struct ConvGemmArgs {
 };
 
 __device__ __forceinline__ int samples_of(const ConvGemmArgs& args) { return static_cast<int>(args.p.shape.samples); }
-
-// V neighbouring channels of the output: z = sum + bias, and what becomes of it.
-template <class T, int V>
-struct ChannelEpilogue {
-  const ConvGemmParams& p;
-  float bias[V];
-  ChannelAffine affine[V];
-
-  __device__ __forceinline__ ChannelEpilogue(const ConvGemmArgs& args, int first) : p(args.p) {
-#pragma unroll
-    for (int v = 0; v < V; ++v) {
-      const int c = first + v;
-      const bool inside = c < args.out_channels;
-      bias[v] = p.bias && inside ? to_float(static_cast<const T*>(p.bias)[c]) : 0.f;
-      affine[v] = p.epilogue == ConvEpilogue::Normalise && inside ? channel_affine(p.channels, c) : ChannelAffine{};
-    }
-  }
-
-  __device__ __forceinline__ void apply(float (&z)[V]) const {
-#pragma unroll
-    for (int v = 0; v < V; ++v) z[v] += bias[v];
-    if (p.epilogue != ConvEpilogue::Normalise) return;
-#pragma unroll
-    for (int v = 0; v < V; ++v) z[v] = normalise(z[v], affine[v]);
-    switch (p.activation) {
-      case Activation::None: break;
-      case Activation::Relu: activate<Activation::Relu>(z, 0.f); break;
-      case Activation::LeakyRelu: activate<Activation::LeakyRelu>(z, p.negative_slope); break;
-      case Activation::Tanh: activate<Activation::Tanh>(z, 0.f); break;
-    }
-  }
-};
 
 // A row of the block's tile: the pixel of the input that tap (0, 0) would read, which may lie outside, and of the output.
 struct Row {
@@ -217,11 +182,13 @@ __global__ void __launch_bounds__(Gemm::kThreads, Gemm::kBlocksAnSm) conv_gemm_k
   }
   const int column = column0 + Gemm::template column_of<V < 4 ? 4 : V>();
   constexpr int W = V < 4 ? 4 : V;
-  const ChannelEpilogue<T, W> epilogue(args, column);
+  ChannelTerms terms[W];
+  load_terms<T>(args.p, args.out_channels, column, terms);
   gemm.template for_each_vector<W>([&](int row, float(&sums)[W]) {
     const int pixel = rows[row].output;
     if (pixel < 0) return;
-    epilogue.apply(sums);
+    add_bias(terms, sums);
+    finish(args.p, terms, sums);
     const int64_t offset = static_cast<int64_t>(pixel) * args.out_channels + column;
     store_first(static_cast<T*>(args.p.out) + offset, sums, args.out_channels - column, args.out_by_vector);
   });
@@ -243,37 +210,14 @@ __global__ void __launch_bounds__(kPassThreads) pack_weight(const ConvGemmArgs a
   }
 }
 
-// Adds the splits up, in order, and does the epilogue. One thread V neighbouring elements of out.
-template <class T, int V>
-__global__ void __launch_bounds__(kPassThreads) finish_splits(const ConvGemmArgs args, int64_t elements) {
-  const int64_t i = (blockIdx.x * static_cast<int64_t>(kPassThreads) + threadIdx.x) * V;
-  if (i >= elements) return;
-  constexpr int W = V < 4 ? V : 4;  // floats a load
-  float z[V] = {};
-  for (int split = 0; split < args.splits; ++split) {
-#pragma unroll
-    for (int v = 0; v < V; v += W) {
-      float more[W];
-      load(args.partial + split * elements + i + v, more);
-#pragma unroll
-      for (int w = 0; w < W; ++w) z[v + w] += more[w];
-    }
-  }
-  ChannelEpilogue<T, V>(args, static_cast<int>(i % args.out_channels)).apply(z);
-  store(static_cast<T*>(args.p.out) + i, z);
-}
-
-int64_t rounded_up(int64_t bytes, int64_t unit) { return ceil_div(bytes, unit) * unit; }
-
-// How a call is cut into blocks, and what lies in its workspace: [packed weight] [partial sums | moments] [of bn_stats].
+// How a call is cut into blocks, and what lies in its workspace: [packed weight] [of conv_split.cuh | moments].
 struct ConvGemmPlan {
   int tile_m, tile_n;
   unsigned row_blocks, blocks;  // blocks of pixels, all phases; of these times blocks of channels
   bool pack;
   int64_t elements;             // of out
-  int64_t after_weight, after_sums, bytes;
+  int64_t after_weight, bytes;
   ConvGemmArgs args;            // complete but for the pointers into the workspace
-  BnStatsParams stats;          // of split statistics
 };
 
 void choose_tile(ConvGemmPlan& plan, int64_t pixels) {
@@ -316,21 +260,14 @@ ConvGemmPlan plan_conv_gemm(const ConvGemmParams& p) {
   plan.pack = p.weight_layout != Layout::ChannelsLast || a.pitch != s.fine_channels || !aligned16(p.weight);
   plan.elements = s.samples * a.out_h * a.out_w * a.out_channels;
   plan.after_weight = plan.pack ? s.coarse_channels * s.kernel_h * s.kernel_w * a.pitch * element : 0;
-  int64_t sums = 0;
-  plan.stats = {p.out, {s.samples, a.out_channels, int64_t{a.out_h} * a.out_w, Layout::ChannelsLast}, p.dtype, p.mean, p.var,
-                p.invstd, p.eps, nullptr};
+  plan.bytes = plan.after_weight;
   if (a.splits > 1) {
-    sums = a.splits * plan.elements * static_cast<int64_t>(sizeof(float));
+    plan.bytes += split_workspace(p, a.splits);
   } else if (p.epilogue == ConvEpilogue::Statistics) {
-    sums = int64_t{a.out_channels} * plan.row_blocks * static_cast<int64_t>(sizeof(Moments));
+    plan.bytes += int64_t{a.out_channels} * plan.row_blocks * static_cast<int64_t>(sizeof(Moments));
   }
-  plan.after_sums = plan.after_weight + rounded_up(sums, kChunkBytes);
-  const bool stats_pass = a.splits > 1 && p.epilogue == ConvEpilogue::Statistics;
-  plan.bytes = plan.after_sums + (stats_pass ? bn_stats_workspace(plan.stats) : 0);
   return plan;
 }
-
-unsigned blocks_of_threads(int64_t threads) { return static_cast<unsigned>(ceil_div(threads, kPassThreads)); }
 
 template <class T, int kM, int kN>
 cudaError_t run_tile(const ConvGemmPlan& plan, cudaStream_t stream) {
@@ -362,19 +299,8 @@ cudaError_t run_conv_gemm(ConvGemmPlan& plan, cudaStream_t stream) {
   FASTGAN_RETURN_IF_ERROR((plan.tile_n == 128  ? run_tile<T, 128, 128>(plan, stream)
                            : plan.tile_m == 128 ? run_tile<T, 128, 64>(plan, stream)
                                                 : run_tile<T, 64, 64>(plan, stream)));
-  if (args.splits > 1) {
-    const bool by_vector = args.out_by_vector;
-    FASTGAN_RETURN_IF_ERROR(with_vector_width<T>(by_vector, [&](auto width) {
-      constexpr int V = decltype(width)::value;
-      return launch(finish_splits<T, V>, dim3(blocks_of_threads(plan.elements / V)), dim3(kPassThreads), stream, args,
-                    plan.elements);
-    }));
-  }
+  if (args.splits > 1) return finish_splits<T>(p, args.partial, args.splits, stream);
   if (p.epilogue != ConvEpilogue::Statistics) return cudaSuccess;
-  if (args.splits > 1) {
-    plan.stats.workspace = workspace + plan.after_sums;
-    return bn_stats(plan.stats, stream);
-  }
   const dim3 grid(static_cast<unsigned>(ceil_div(args.out_channels, kChannelThreads / kWarp)));
   return launch(combine<MomentsOp>, grid, dim3(kChannelThreads), stream, MomentsOp{p.mean, p.var, p.invstd, p.eps},
                 static_cast<const Moments*>(args.moments), static_cast<int>(plan.row_blocks), args.out_channels,

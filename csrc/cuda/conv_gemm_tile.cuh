@@ -267,28 +267,4 @@ __device__ __forceinline__ void store_first(T* to, const float (&values)[V], int
   }
 }
 
-// What both kernels count on the device they are written for; results depend on these, not on the device that runs.
-// Tests lower the second, so that small images take all paths.
-constexpr int kStepsASplit = 8;  // at least: the ring fills and empties once a split
-#ifndef FASTGAN_CONV_BLOCKS
-#define FASTGAN_CONV_BLOCKS 132
-#endif
-
-// Into how many splits of K the blocks of a launch are cut, so that there are FASTGAN_CONV_BLOCKS of them.
-inline int splits_of(int64_t blocks, int64_t steps) {
-  const int64_t wanted = ceil_div(FASTGAN_CONV_BLOCKS, blocks), most = steps / kStepsASplit;
-  return static_cast<int>(wanted < most ? wanted : most < 1 ? 1 : most);
-}
-
-// The steps [first, first + count) of split `split`.
-struct StepRange {
-  int first, count;
-
-  __device__ __forceinline__ StepRange(int steps, int splits, int split) {
-    const int each = steps / splits, more = steps % splits;
-    first = split * each + (split < more ? split : more);
-    count = each + (split < more ? 1 : 0);
-  }
-};
-
 }  // namespace fastgan::cuda

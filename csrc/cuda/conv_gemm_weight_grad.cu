@@ -13,11 +13,10 @@
 //                    rounded to nearest. No atomics: the same input gives the same bits.
 #include "conv_gemm.h"
 #include "conv_gemm_tile.cuh"
+#include "conv_split.cuh"
 
 namespace fastgan::cuda {
 namespace {
-
-constexpr int kSplitSumThreads = 256;
 
 struct WeightGradArgs {
   ConvWeightGradParams p;
@@ -83,25 +82,6 @@ __global__ void __launch_bounds__(Gemm::kThreads, Gemm::kBlocksAnSm) weight_grad
   });
 }
 
-// Adds the splits up in order. One thread a pair of channels, all its taps: those are neighbours in a contiguous weight,
-// and for one tap the threads of a warp are neighbours in a channels_last one.
-template <class T>
-__global__ void __launch_bounds__(kSplitSumThreads) sum_weight_grad(const WeightGradArgs args) {
-  const int fine_channels = static_cast<int>(args.p.shape.fine_channels), taps = args.taps;
-  const int64_t pairs = args.p.shape.coarse_channels * fine_channels;
-  const int64_t i = blockIdx.x * static_cast<int64_t>(kSplitSumThreads) + threadIdx.x;
-  if (i >= pairs) return;
-  const int64_t coarse = i / fine_channels, fine = i % fine_channels;
-  T* grad = static_cast<T*>(args.p.grad_weight);
-#pragma unroll 4
-  for (int t = 0; t < taps; ++t) {
-    float sum = 0.f;
-    for (int split = 0; split < args.splits; ++split) sum += args.partial[(static_cast<int64_t>(split) * taps + t) * pairs + i];
-    const int64_t to = args.p.weight_layout == Layout::ChannelsLast ? (coarse * taps + t) * fine_channels + fine : i * taps + t;
-    grad[to] = from_float<T>(sum);
-  }
-}
-
 struct WeightGradPlan {
   int tile;
   unsigned blocks;
@@ -138,9 +118,7 @@ cudaError_t run_weight_grad(WeightGradPlan& plan, cudaStream_t stream) {
   plan.args.partial = static_cast<float*>(p.workspace);
   FASTGAN_RETURN_IF_ERROR((plan.tile == 128 ? run_weight_grad_tile<T, 128>(plan, stream)
                                             : run_weight_grad_tile<T, 64>(plan, stream)));
-  const int64_t pairs = p.shape.coarse_channels * p.shape.fine_channels;
-  return launch(sum_weight_grad<T>, dim3(static_cast<unsigned>(ceil_div(pairs, kSplitSumThreads))), dim3(kSplitSumThreads), stream,
-                plan.args);
+  return finish_weight_grad_splits<T>(p, p.workspace, plan.args.splits, stream);
 }
 
 }  // namespace
@@ -150,9 +128,7 @@ bool conv_gemm_weight_grad_covers(const ConvWeightGradParams& p) {
 }
 
 int64_t conv_gemm_weight_grad_workspace(const ConvWeightGradParams& p) {
-  const ConvShape& s = p.shape;
-  const WeightGradPlan plan = plan_weight_grad(p);
-  return int64_t{plan.args.splits} * plan.args.taps * s.coarse_channels * s.fine_channels * static_cast<int64_t>(sizeof(float));
+  return weight_grad_sums(p, plan_weight_grad(p).args.splits);
 }
 
 cudaError_t conv_gemm_weight_grad(const ConvWeightGradParams& p, cudaStream_t stream) {

@@ -1,10 +1,9 @@
 // Tensor cores and tensor copies of sm_90a: the rest of this folder's PTX (ptx.cuh), for units named *_sm90a.cu alone.
 // Twins in tests/cuda_on_host/executor: wgmma.h, tensor_map.h.
 //
-// Tensor copies       tensor_copy                                         a box of a tensor map, by the copy engine
-// Matrix products     wgmma, wgmma_fence, _commit_group, _wait_group      64 x N x 16 by 4 warps, operands in shared
-// memory Some threads        named_barrier                                       a barrier of fewer threads than the
-// block
+// Tensor copies      tensor_copy                                      a box of a tensor map, by the copy engine
+// Matrix products    wgmma, wgmma_fence, _commit_group, _wait_group   64 x N x 16 by 4 warps, operands in shared memory
+// Some threads       named_barrier                                    a barrier of fewer threads than the block
 //
 // Layouts, with the titles of their sections in NVIDIA's "Parallel Thread Execution ISA" (8.0 and later) and "CUDA
 // Driver API"; benchmarks/gpu_layouts.py checks each on a GPU. All elements here are of 16 bits.
@@ -85,16 +84,17 @@ __device__ __forceinline__ void named_barrier(int name, int threads) {
 }
 
 // The compiler does not know that an asynchronous wgmma still writes registers: after this it reads them anew.
-template <int kRegisters>
-__device__ __forceinline__ void reload(float (&d)[kRegisters]) {
+__device__ __forceinline__ void reload(float& d) { asm volatile("" : "+f"(d)::"memory"); }
+template <class Element, int kElements>
+__device__ __forceinline__ void reload(Element (&d)[kElements]) {
 #pragma unroll
-  for (int i = 0; i < kRegisters; ++i) asm volatile("" : "+f"(d[i])::"memory");
+  for (int i = 0; i < kElements; ++i) reload(d[i]);
 }
 
 // "wgmma.fence": orders what this thread did to its accumulators before the wgmma that use them next. Before the first
-// one, and after the accumulators were used otherwise.
-template <int kRegisters>
-__device__ __forceinline__ void wgmma_fence(float (&d)[kRegisters]) {
+// one, and after the accumulators were used otherwise. d: an array of them, or an array of such arrays.
+template <class Accumulators>
+__device__ __forceinline__ void wgmma_fence(Accumulators& d) {
   reload(d);
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
@@ -103,8 +103,8 @@ __device__ __forceinline__ void wgmma_fence(float (&d)[kRegisters]) {
 __device__ __forceinline__ void wgmma_commit_group() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 
 // "wgmma.wait_group": returns when all groups but the newest kNewestLeft have read their operands and written `d`.
-template <int kNewestLeft, int kRegisters>
-__device__ __forceinline__ void wgmma_wait_group(float (&d)[kRegisters]) {
+template <int kNewestLeft, class Accumulators>
+__device__ __forceinline__ void wgmma_wait_group(Accumulators& d) {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kNewestLeft) : "memory");
   reload(d);
 }

@@ -6,6 +6,7 @@
 
 #include "cuda/conv_gemm.h"
 #include "cuda/conv_gemm_sm90a.h"
+#include "cuda/conv_gemm_weight_grad_sm90a.h"
 #include "ops/bn_act_cuda.h"
 #include "ops/channels_cuda.h"
 #include "ops/conv_trial_cuda.h"
@@ -39,9 +40,18 @@ struct ConvKernel {
 };
 
 bool from_8_0(int major, int) { return major >= 8; }
+#if defined(FASTGAN_WITH_SM90A)  // compiled for that architecture alone
+bool only_9_0(int major, int minor) { return major == 9 && minor == 0; }
+#endif
 
 // In the order of "fixed".
 const ConvKernel kKernels[] = {
+#if defined(FASTGAN_WITH_SM90A)
+    {"sm90a", "sm90a_one_launch", only_9_0,
+     {cuda::conv_gemm_sm90a_covers, cuda::conv_gemm_sm90a_workspace, cuda::conv_gemm_sm90a},
+     {cuda::conv_gemm_weight_grad_sm90a_covers, cuda::conv_gemm_weight_grad_sm90a_workspace,
+      cuda::conv_gemm_weight_grad_sm90a}},
+#endif
     {"sm80", "sm80_one_launch", from_8_0,
      {cuda::conv_gemm_covers, cuda::conv_gemm_workspace, cuda::conv_gemm},
      {cuda::conv_gemm_weight_grad_covers, cuda::conv_gemm_weight_grad_workspace, cuda::conv_gemm_weight_grad}},

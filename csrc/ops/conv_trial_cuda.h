@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <limits>
 
@@ -29,7 +30,7 @@ inline bool is_capturing(const char* op, cudaStream_t stream) {
 }
 
 // The fastest candidate. Rounds are interleaved, and the least of a candidate's times is what counts: others can only add to
-// it. A candidate that fails (no memory for its workspace) is out, "aten" apart, whose failure is the caller's.
+// it. A candidate that fails (no memory for its workspace) takes forever, "aten" apart, whose failure is the caller's.
 template <class Result>
 ConvChoice time_candidates(const char* op, const ConvCandidates<Result>& candidates, cudaStream_t stream) {
   constexpr int kRounds = 5, kRuns = 4;
@@ -40,7 +41,7 @@ ConvChoice time_candidates(const char* op, const ConvCandidates<Result>& candida
   for (int round = -1; round < kRounds; round++) {  // the first is for warming up
     for (const ConvCandidate<Result>& candidate : candidates) {
       const bool aten = &candidate == &candidates.back();
-      if (round >= 0 && !times.count(candidate.kernel)) continue;
+      if (round >= 0 && std::isinf(times[candidate.kernel])) continue;
       float milliseconds = 0;
       try {
         check_launch(op, timer.start(stream));
@@ -48,7 +49,7 @@ ConvChoice time_candidates(const char* op, const ConvCandidates<Result>& candida
         check_launch(op, timer.stop(stream, &milliseconds));
       } catch (const std::exception&) {
         if (aten) throw;
-        times.erase(candidate.kernel);
+        times[candidate.kernel] = std::numeric_limits<double>::infinity();
         continue;
       }
       const double microseconds = milliseconds * 1e3 / kRuns;
@@ -56,9 +57,8 @@ ConvChoice time_candidates(const char* op, const ConvCandidates<Result>& candida
     }
   }
   for (const ConvCandidate<Result>& candidate : candidates) {
-    const auto found = times.find(candidate.kernel);
-    if (found == times.end() || found->second >= fastest) continue;
-    fastest = found->second;
+    if (times[candidate.kernel] >= fastest) continue;
+    fastest = times[candidate.kernel];
     choice.kernel = candidate.kernel;
   }
   return choice;

@@ -90,6 +90,9 @@ class Architecture(nn.Module):
     conditions: ClassVar[tuple[str, ...]] = ()
     # submodules that generate() uses: the trainer averages these; empty for a model that only predicts (VAT)
     generators: ClassVar[tuple[str, ...]] = ("generator",)
+    # submodules that tell real pictures from generated ones, the pictures being their first argument: what
+    # Trainer(augment=...) augments for; one without bound on the sign of its output is called critic
+    discriminators: ClassVar[tuple[str, ...]] = ("discriminator",)
     defaults: ClassVar[dict[str, Any]] = {"batch_size": 64}  # the paper's values of Trainer options
 
     def __init__(self, config: Architecture.Config) -> None:

@@ -5,20 +5,25 @@ except at the generator's output and the discriminator's input, no fully connect
 the generator, LeakyReLU(0.2) in the discriminator; weights from N(0, 0.02), Adam with lr 2e-4 and beta1 0.5. Kernels
 are 4x4 with stride 2 and padding 1, as in the authors' Torch code, so that the image size is a power of two. The
 paper draws 64 px; from 128 px on the added layers keep the widest layer's 8 ngf channels instead of doubling on.
+
+Losses, penalties and the published tips for training it are options; their defaults are the paper's (see _game.py).
+Spectral norm: Miyato et al., "Spectral Normalization for Generative Adversarial Networks", ICLR 2018.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
-from fastgan import losses
-from fastgan.architectures.base import Architecture, Losses, Phase, option
-from fastgan.data.batch import Batch
+from fastgan.architectures._game import Game
+from fastgan.architectures.base import Phase, option
 from fastgan.nn.init import dcgan_init
+from fastgan.nn.layers import AlwaysDropout
 from fastgan.optim import Adam
 from fastgan.registry import register
 
@@ -42,17 +47,24 @@ def ladder(width: int, image_size: int) -> list[int]:
 
 
 class Generator(nn.Module):
-    """z (N, z_dim) -> images (N, channels, image_size, image_size) in [-1, 1]."""
+    """z (N, z_dim) -> images (N, channels, image_size, image_size) in [-1, 1].
 
-    def __init__(self, image_size: int, channels: int, z_dim: int, ngf: int, norm: bool = True) -> None:
+    ``dropout``: share of the values dropped after each of the first three layers, in eval mode too, as in pix2pix.
+    """
+
+    def __init__(
+        self, image_size: int, channels: int, z_dim: int, ngf: int, norm: bool = True, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         width_in, stride, padding = z_dim, 1, 0  # the first layer takes 1x1 to 4x4
-        for width in reversed(ladder(ngf, image_size)):
+        for i, width in enumerate(reversed(ladder(ngf, image_size))):
             layers.append(nn.ConvTranspose2d(width_in, width, 4, stride, padding, bias=not norm))
             if norm:
                 layers.append(nn.BatchNorm2d(width))
             layers.append(nn.ReLU(inplace=True))
+            if dropout and i < 3:
+                layers.append(AlwaysDropout(dropout))
             width_in, stride, padding = width, 2, 1
         layers += [nn.ConvTranspose2d(width_in, channels, 4, 2, 1), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
@@ -63,9 +75,12 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (N, channels, image_size, image_size) -> logits (N,). ``norm=False`` leaves batch norm out: a critic."""
+    """Images (N, channels, image_size, image_size) -> logits (N,).
 
-    def __init__(self, image_size: int, channels: int, ndf: int, norm: bool = True) -> None:
+    ``norm=False`` leaves batch norm out: a critic. ``spectral=True`` keeps every layer's largest singular value at 1.
+    """
+
+    def __init__(self, image_size: int, channels: int, ndf: int, norm: bool = True, spectral: bool = False) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         width_in = channels
@@ -79,20 +94,28 @@ class Discriminator(nn.Module):
         layers.append(nn.Conv2d(width_in, 1, 4, 1, 0))  # 4x4 to 1x1
         self.layers = nn.Sequential(*layers)
         dcgan_init(self)
+        if spectral:
+            for layer in self.layers:
+                if isinstance(layer, nn.Conv2d):
+                    spectral_norm(layer)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.layers(image).flatten()
 
 
 @register("dcgan")
-class DCGAN(Architecture):
+class DCGAN(Game):
     @dataclass(frozen=True)
-    class Config(Architecture.Config):
+    class Config(Game.Config):
         z_dim: int = option(100, "dimensions of the noise", minimum=1)
         ngf: int = option(64, "channels of the generator's last hidden layer", minimum=1)
         ndf: int = option(64, "channels of the discriminator's first layer", minimum=1)
         lr: float = option(2e-4, "Adam's learning rate, both networks", minimum=0.0)
         beta1: float = option(0.5, "Adam's beta1, both networks", minimum=0.0, maximum=0.9999)
+        discriminator_norm: Literal["batch", "spectral", "none"] = option("batch", "normalisation in the discriminator")
+        generator_dropout: float = option(
+            0.0, "share dropped after the generator's first layers, when sampling too", minimum=0.0, maximum=0.99
+        )
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -100,30 +123,15 @@ class DCGAN(Architecture):
 
     def __init__(self, config: DCGAN.Config) -> None:
         super().__init__(config)
-        self.generator = Generator(config.image_size, config.channels, config.z_dim, config.ngf)
-        self.discriminator = Discriminator(config.image_size, config.channels, config.ndf)
+        c = config
+        self.generator = Generator(c.image_size, c.channels, c.z_dim, c.ngf, dropout=c.generator_dropout)
+        self.discriminator = Discriminator(
+            c.image_size,
+            c.channels,
+            c.ndf,
+            norm=c.discriminator_norm == "batch",
+            spectral=c.discriminator_norm == "spectral",
+        )
 
     def phases(self) -> list[Phase]:
-        adam = partial(Adam, lr=self.config.lr, betas=(self.config.beta1, 0.999))
-        return [
-            Phase("discriminator", self.discriminator.parameters(), adam, self.discriminator_loss),
-            Phase("generator", self.generator.parameters(), adam, self.generator_loss, fresh_batch=False),
-        ]
-
-    def discriminator_loss(self, batch: Batch, step: int) -> Losses:
-        # two passes, because batch norm is to see all-real and all-fake batches
-        real_logits = self.discriminator(self.real(batch))
-        with torch.no_grad():
-            fake = self.generate(batch)
-        fake_logits = self.discriminator(fake)
-        return {
-            "adversarial": losses.non_saturating_discriminator(real_logits, fake_logits),
-            "p_real": real_logits.detach().sigmoid().mean(),
-            "p_fake": fake_logits.detach().sigmoid().mean(),
-        }
-
-    def generator_loss(self, batch: Batch, step: int) -> Losses:
-        return {"adversarial": losses.non_saturating_generator(self.discriminator(self.generate(batch)))}
-
-    def generate(self, batch: Batch) -> torch.Tensor:
-        return self.generator(self.noise(batch))
+        return self.players(partial(Adam, lr=self.config.lr, betas=(self.config.beta1, 0.999)))

@@ -29,8 +29,6 @@ from fastgan.registry import register
 
 __all__ = ["GAN", "Discriminator", "Generator", "Maxout"]
 
-GENERATOR_LOSSES = {"minimax": losses.minimax_generator, "non_saturating": losses.non_saturating_generator}
-
 
 class Maxout(nn.Module):
     """(N, in_features) -> (N, units): each unit is the largest of ``pieces`` linear maps. Goodfellow et al. 2013."""
@@ -169,7 +167,8 @@ class GAN(Architecture):
         }
 
     def generator_loss(self, batch: Batch, step: int) -> Losses:
-        return {"adversarial": GENERATOR_LOSSES[self.config.loss](self.discriminator(self.generate(batch)))}
+        fake_logits = self.discriminator(self.generate(batch))
+        return {"adversarial": losses.LOSSES[self.config.loss].generator(fake_logits)}
 
     def generate(self, batch: Batch) -> torch.Tensor:
         return self.generator(self.noise(batch))

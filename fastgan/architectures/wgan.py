@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -70,6 +70,8 @@ def check_networks(config: Architecture.Config) -> None:
 
 @register("wgan")
 class WGAN(Architecture):
+    discriminators: ClassVar[tuple[str, ...]] = ("critic",)
+
     @dataclass(frozen=True)
     class Config(Architecture.Config):
         generator: Literal["dcgan", "mlp"] = option("dcgan", "the generator: convolutions or a ReLU perceptron")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -36,6 +36,8 @@ def he_init(module: nn.Module) -> None:
 
 @register("wgan_gp")
 class WGANGP(Architecture):
+    discriminators: ClassVar[tuple[str, ...]] = ("critic",)
+
     @dataclass(frozen=True)
     class Config(Architecture.Config):
         generator: Literal["dcgan", "mlp"] = option("dcgan", "the generator: convolutions or a ReLU perceptron")

@@ -26,6 +26,7 @@ from fastgan.bench import (
     equality,
     gradient_penalty,
     memory,
+    network,
     passes,
     report,
     rmsprop,
@@ -49,17 +50,22 @@ class LeftOutError(RuntimeError):
     """The run is over and its rows are written, but some providers failed and are in none of them."""
 
 
-def all_cases(device: str = "cpu") -> list[Case]:
-    """Everything that is benchmarked, ops first; on a GPU with the passes over memory, and at its batch size."""
+def all_cases(device: str = "cpu", batches: Sequence[int] = ()) -> list[Case]:
+    """Everything that is benchmarked, ops first; on a GPU with the passes over memory.
+
+    batches: in place of the device's batch size. Names carry the batch, but for the CPU's own.
+    """
     cuda = device != "cpu"
-    batch_size = CUDA_BATCH_SIZE if cuda else BATCH_SIZE
+    named, batches = cuda or bool(batches), batches or [CUDA_BATCH_SIZE if cuda else BATCH_SIZE]
+    suffixes = {n: f", batch {n}" if named else "" for n in batches}
     return [
-        *(passes.cases(batch_size) if cuda else ()),
-        *conv_bn_act.cases(batch_size),
+        *(case for n in suffixes if cuda for case in passes.cases(n)),
+        *(case for n in suffixes for case in conv_bn_act.cases(n, suffixes[n])),
         *clip_weights.cases(),
         *rmsprop.cases(),
-        *gradient_penalty.cases(batch_size),
-        *step.cases(batch_size),
+        *(case for n in suffixes for case in gradient_penalty.cases(n, suffixes[n])),
+        *(case for n in suffixes for case in network.cases(n)),
+        *(case for n in suffixes for case in step.cases(n)),
     ]
 
 
@@ -82,6 +88,7 @@ def run(
     out: str | Path | None = None,
     quick: bool = False,
     *,
+    batches: Sequence[int] = (),
     dtype: str = "float32",
     implementation: str = "auto",
     compiled: bool = False,
@@ -97,6 +104,7 @@ def run(
         device: "cpu", "cuda" or "cuda:N".
         out: a .json file, or a folder that gets ``<machine>/<date>-<commit>.json``. None: nothing is written.
         quick: one layer an op, fewer rounds: a look, not a measurement.
+        batches: batch sizes in place of the device's own; then names carry them.
         dtype: "float32", "bfloat16" or "float16"; networks run under autocast. Cases without that dtype are left out.
             On a GPU "float32" uses no TF32, on either side, and "tf32" uses it on both.
         implementation: fastgan's, as in ``ops.use``: "auto", "reference" or "kernel".
@@ -106,12 +114,14 @@ def run(
         show: takes each line of the table.
 
     Raises:
-        ValueError: a selection, device or dtype that there is none of.
+        ValueError: a selection, device, dtype or batch size that there is none of.
         UnequalError: two providers compute different things.
         LeftOutError: on a GPU, at the end: providers failed, or computed something else; the other rows are there.
     """
     torch_device, torch_dtype = _device(device), _dtype(dtype, device)
-    pool = all_cases(torch_device.type) if cases is None else cases
+    if min(batches, default=1) < 1:
+        raise ValueError(f"batches is {list(batches)}; it takes 1 and more")
+    pool = all_cases(torch_device.type, batches) if cases is None else cases
     chosen = [case for case in select(selection, pool) if torch_dtype in case.dtypes]
     if quick and not selection:
         chosen = [case for case in chosen if case.quick]

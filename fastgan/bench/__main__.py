@@ -23,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--dtype", default="float32", choices=bench.DTYPES, help="networks run under autocast; tf32: on a GPU"
     )
+    parser.add_argument(
+        "--batch", nargs="+", type=int, default=(), metavar="N", help="batch sizes; names then carry them"
+    )
     parser.add_argument("--quick", action="store_true", help="one layer an op and few rounds: a look, no measurement")
     parser.add_argument("--compile", action="store_true", help="torch.compile as a provider too (takes minutes)")
     parser.add_argument("--impl", default="auto", choices=IMPLEMENTATIONS, help="fastgan's implementation")
@@ -36,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.list:
-            print(*bench.select(options.only, bench.all_cases(options.device)), sep="\n")
+            print(*bench.select(options.only, bench.all_cases(options.device, options.batch)), sep="\n")
             return 0
         if options.table:
             print(report.table(options.table))
@@ -50,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.device,
             options.out,
             options.quick,
+            batches=options.batch,
             dtype=options.dtype,
             implementation=options.impl,
             compiled=options.compile,

@@ -74,9 +74,6 @@ class Case(ABC):
     depth: int = 1  # layers between input and results: rounding errors grow with it
     quick: bool = False  # part of a quick run
     rotates: bool = False  # on a GPU, measured over several sets of tensors: one would stay in its cache
-    # On a GPU: the least speed-up over "eager" (in the same precision) and over the strongest PyTorch there, and the
-    # least share of the speed of a copy of the same bytes.
-    cuda_goals: ClassVar[dict[str, float]] = {}
 
     @property
     @abstractmethod
@@ -95,6 +92,14 @@ class Case(ABC):
     def work(self, mode: str, dtype: torch.dtype) -> Work | None:
         """The fewest bytes and floating-point operations of one call; None where nobody has counted them."""
         return None
+
+    def cuda_goals(self, mode: str, precision: str) -> dict[str, float]:
+        """What is asked for on a GPU, in "float32", "tf32", "bfloat16" or "float16".
+
+        The least speed-up over "eager" (in the same precision) and over the "strongest" PyTorch there, and the least
+        share of the speed of a "copy" of the same bytes.
+        """
+        return {}
 
     @abstractmethod
     def setup(self, provider: str, dtype: torch.dtype, device: torch.device, upcast: bool = False) -> Workload:

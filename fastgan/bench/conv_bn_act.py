@@ -45,6 +45,7 @@ from fastgan.ops._convolution import plan
 __all__ = ["ConvBnActCase", "cases"]
 
 NEGATIVE_SLOPE = 0.2
+GOALS = {128: 1.3, 1024: 1.15}  # by batch: of DCGAN's layers, forward and backward in bfloat16 on a GPU
 _ACTIVATIONS = {
     "none": nn.Identity,
     "relu": lambda: nn.ReLU(inplace=True),
@@ -58,6 +59,7 @@ class ConvBnActCase(Case):
     layer: ConvLayer
     batch_size: int = BATCH_SIZE
     quick: bool = False
+    suffix: str = ""  # of the name
 
     modes: ClassVar[tuple[str, ...]] = ("forward", "backward", "both", "eval")
     dtypes: ClassVar[tuple[torch.dtype, ...]] = (torch.float32, torch.bfloat16, torch.float16)
@@ -68,7 +70,11 @@ class ConvBnActCase(Case):
 
     @property
     def name(self) -> str:
-        return self.layer.name
+        return self.layer.name + self.suffix
+
+    def cuda_goals(self, mode: str, precision: str) -> dict[str, float]:
+        wanted = mode == "both" and precision == "bfloat16" and self.layer not in shapes.GP_CRITIC
+        return {"strongest": GOALS[self.batch_size]} if wanted and self.batch_size in GOALS else {}
 
     def providers(self, mode: str, compiled: bool) -> tuple[str, ...]:
         # a compiled forward cannot be kept and differentiated repeatedly: torch.compile donates its saved buffers
@@ -192,8 +198,8 @@ def _as_op(layer: ConvLayer, modules: nn.Sequential) -> Callable[[torch.Tensor],
     return run
 
 
-def cases(batch_size: int = BATCH_SIZE) -> list[ConvBnActCase]:
+def cases(batch_size: int = BATCH_SIZE, suffix: str = "") -> list[ConvBnActCase]:
     """Every layer of DCGAN at 64 px, and the critic's."""
     quick = (shapes.GENERATOR[2], shapes.DISCRIMINATOR[2])
     layers = (*shapes.GENERATOR, *shapes.DISCRIMINATOR, *shapes.GP_CRITIC)
-    return [ConvBnActCase(layer, batch_size, layer in quick) for layer in layers]
+    return [ConvBnActCase(layer, batch_size, layer in quick, suffix) for layer in layers]

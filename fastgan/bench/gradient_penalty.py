@@ -45,6 +45,7 @@ class GradientPenaltyCase(Case):
     image_size: int = IMAGE_SIZE
     ndf: int = 64
     quick: bool = False
+    suffix: str = ""  # of the name
 
     op: ClassVar[str] = "gradient_penalty"
     modes: ClassVar[tuple[str, ...]] = ("both",)
@@ -52,13 +53,12 @@ class GradientPenaltyCase(Case):
     patience: ClassVar[float] = 2.0
     depth: ClassVar[int] = 10  # down and up again through five layers
 
-    @property
-    def cuda_goals(self) -> dict[str, float]:
+    def cuda_goals(self, mode: str, precision: str) -> dict[str, float]:
         return {"strongest": 1.5} if self.critic == "WGAN-GP" else {}
 
     @property
     def name(self) -> str:
-        return f"{self.critic} critic {self.image_size} px"
+        return f"{self.critic} critic {self.image_size} px{self.suffix}"
 
     def work(self, mode: str, dtype: torch.dtype) -> Work:
         shape = (self.batch_size, CHANNELS, self.image_size, self.image_size)
@@ -137,11 +137,11 @@ def penalty_path(critic: nn.Module) -> str:
 
 
 def _penalty_by_fastgan(critic, real, fake, epsilon) -> torch.Tensor:
-    return ops.gradient_penalty(critic, real, fake, weight=LAMBDA_GP, epsilon=epsilon)
+    return ops.gradient_penalty(critic, real, fake, weight=LAMBDA_GP, epsilon=epsilon, autocast=True)
 
 
-def cases(batch_size: int = BATCH_SIZE) -> list[GradientPenaltyCase]:
+def cases(batch_size: int = BATCH_SIZE, suffix: str = "") -> list[GradientPenaltyCase]:
     return [
-        GradientPenaltyCase("WGAN-GP", 1.4, batch_size, quick=True),
-        GradientPenaltyCase("instance norm", Case.bar, batch_size),
+        GradientPenaltyCase("WGAN-GP", 1.4, batch_size, quick=True, suffix=suffix),
+        GradientPenaltyCase("instance norm", Case.bar, batch_size, suffix=suffix),
     ]

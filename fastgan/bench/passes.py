@@ -91,7 +91,6 @@ class PassCase(Case):
     modes: ClassVar[tuple[str, ...]] = ("step",)
     dtypes: ClassVar[tuple[torch.dtype, ...]] = (torch.float32, torch.bfloat16, torch.float16)
     rotates: ClassVar[bool] = True
-    cuda_goals: ClassVar[dict[str, float]] = {"copy": 0.85}
 
     @property
     def op(self) -> str:
@@ -100,6 +99,9 @@ class PassCase(Case):
     @property
     def name(self) -> str:
         return f"{'x'.join(map(str, self.shape))} {self.layout}"
+
+    def cuda_goals(self, mode: str, precision: str) -> dict[str, float]:
+        return {"copy": 0.85}
 
     def providers(self, mode: str, compiled: bool) -> tuple[str, ...]:
         return ("eager", *(("compile",) if compiled else ()), "fastgan")

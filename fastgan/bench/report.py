@@ -116,7 +116,7 @@ def row(
     if device.type == "cuda":
         others = {"eager": "eager", "strongest": strongest, "copy": COPY + GRAPH}
         against = {name: timing.speedup(ours, p).median for name, p in others.items() if p in timing.seconds}
-        goals = {name: goal for name, goal in case.cuda_goals.items() if name in against}
+        goals = {name: goal for name, goal in case.cuda_goals(mode, precision).items() if name in against}
     bar = (goals or {}).get("strongest", case.bar)
     return Row(
         op=case.op,
@@ -298,8 +298,11 @@ def _milliseconds(r: Row, provider: str) -> str:
 
 
 def _floor_in_words(r: Row) -> str:
-    share = r.floor.seconds / r.seconds[r.ours].median
-    return f"{r.floor.seconds * 1e3:.3g} ms ({r.floor.bound_by}), {share:.0%} of it reached"
+    seconds = r.seconds[r.ours].median
+    rates = [f"{r.floor.flops / seconds / 1e12:.3g} TFLOP/s"] if r.floor.flops else []
+    rates.append(f"{r.floor.bytes / seconds / 1e12:.3g} TB/s")
+    reached = f"{r.floor.seconds / seconds:.0%} of it reached: {', '.join(rates)}"
+    return f"{r.floor.seconds * 1e3:.3g} ms ({r.floor.bound_by}), {reached}"
 
 
 def table(paths: Sequence[str | Path]) -> str:

@@ -4,7 +4,6 @@
     dcgan (Trainer)  the same; fastgan's side freezes the discriminator in the generator's update, as its Trainer does
     wgan critic      one update of the critic with BatchNorm; RMSProp, then the clip
     wgan-gp critic   one update of the critic without BatchNorm; Adam, gradient penalty
-    generator (eval) no update: a batch of images from running statistics
 
 Both sides run the same loop. fastgan's fuses the networks and exchanges the penalty and the optimiser. The plain side
 takes Adam in its fused form, the fastest that PyTorch has; RMSProp and the clip as a loop and as foreach. Compiled are
@@ -53,13 +52,11 @@ from fastgan.bench.shapes import BATCH_SIZE, CHANNELS, IMAGE_SIZE, Z_DIM
 
 __all__ = ["ARCHITECTURES", "StepCase", "cases"]
 
-EVAL = "generator (eval)"
 ARCHITECTURES = {
     "dcgan": "dcgan",
     "dcgan (Trainer)": "dcgan",
     "wgan critic": "wgan",
     "wgan-gp critic": "wgan_gp",
-    EVAL: "dcgan",
 }
 Losses = dict[str, torch.Tensor]
 
@@ -125,17 +122,11 @@ def wgan_gp_critic_step(p: Players) -> Losses:
     return {"adversarial": adversarial.detach(), f"{GRADIENT}penalty": penalty.detach()}
 
 
-def generate(p: Players) -> dict[str, torch.Tensor]:
-    with p.autocast(), torch.no_grad():
-        return {"images": p.generator(p.z)}
-
-
 STEPS = {
     "dcgan": dcgan_step,
     "dcgan (Trainer)": dcgan_step,
     "wgan critic": wgan_critic_step,
     "wgan-gp critic": wgan_gp_critic_step,
-    EVAL: generate,
 }
 
 
@@ -174,16 +165,13 @@ class StepCase(Case):
         foreach = ("foreach", "foreach channels_last") if self.architecture == "wgan critic" else ()
         return (*EAGER, *foreach, *(COMPILED if compiled else ()), *OURS)
 
-    @property
-    def cuda_goals(self) -> dict[str, float]:
+    def cuda_goals(self, mode: str, precision: str) -> dict[str, float]:
         return {"eager": 5.0, "strongest": 1.5} if self.architecture in ("dcgan", "wgan-gp critic") else {}
 
     def work(self, mode: str, dtype: torch.dtype) -> Work:
         image = (self.batch_size, CHANNELS, self.image_size, self.image_size)
         nets = networks.networks_of(self._networks(torch.device("cpu"), False))
         g, d = Network.of(nets[0], self.batch_size, Z_DIM), Network.of(nets[1], *image)
-        if self.architecture == EVAL:
-            return g.forward(dtype)
         real_and_fake = d.forward_and_backward(dtype) + d.forward_and_backward(dtype)
         if "dcgan" in self.architecture:
             through = d.forward_and_backward(dtype, weights=False, inputs=True)
@@ -196,7 +184,6 @@ class StepCase(Case):
     def setup(self, provider: str, dtype: torch.dtype, device: torch.device, upcast: bool = False) -> Workload:
         players, implementation = self._players(provider, dtype, device, upcast)
         step = STEPS[self.architecture]
-        players.generator.train(self.architecture != EVAL)
 
         def results() -> dict[str, torch.Tensor]:
             with _frozen(players):
@@ -241,7 +228,9 @@ class StepCase(Case):
                 implementation = f"{penalty_path(critic)}, {implementation}"
 
             def penalty(critic, real, fake, epsilon):
-                return fastgan.ops.gradient_penalty(critic, real, fake, weight=LAMBDA_GP, epsilon=epsilon)
+                return fastgan.ops.gradient_penalty(
+                    critic, real, fake, weight=LAMBDA_GP, epsilon=epsilon, autocast=True
+                )
         elif base_of(provider) in COMPILED:
             plain = copy.copy(critic)  # the same parameters
             for net in (generator, critic):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,8 @@ from fastgan import registry
 from fastgan.architectures.base import Architecture
 from fastgan.data import ImageDataset, load
 from fastgan.metrics import FrechetDistance
-from fastgan.training.trainer import Trainer
+from fastgan.training.callbacks import GradientAlarm
+from fastgan.training.trainer import Trainer, TrainingDiverged
 
 USAGE = "usage: fastgan train NAME [options]   (fastgan train NAME --help lists them, the model's own included)"
 
@@ -58,11 +60,18 @@ class TrainOptions:
     workers: int = 0
     """processes that read data ahead"""
     resume: Literal["auto", "must", "never"] = "auto"
-    """auto: go on with the run in --out if there is one"""
-    strict: bool = False
-    """stop at a corrupt image instead of skipping it"""
+    """auto: go on with the run in --out if there is one; must: there has to be one, and learning rates and precision
+    may be other than they were"""
+    skip_broken: bool = False
+    """leave out images that cannot be read instead of refusing the data"""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """of the networks; auto: bfloat16 on GPUs that compute in it, else float32"""
+    gradient_alarm: float | None = None
+    """record the norm of each network's gradient and warn above this; 100 is trouble; none: do not look"""
     deterministic: bool = False
     """on CUDA: deterministic algorithms only"""
+    augment: Literal["none", "diffaugment", "ada"] = "none"
+    """transform what the discriminator sees, for few images: always, or as its overfitting asks for"""
     cuda_graph: bool = False
     """on CUDA: replay each update as one CUDA graph (not verified on hardware yet)"""
     sync_bn: bool = True
@@ -81,7 +90,11 @@ def run(argv: Sequence[str]) -> None:
     cls = registry.get(name)
     options = tyro.cli(_options_class(cls), args=rest, prog=f"fastgan train {cls.name}")
     asked = {k: v for k, v in dataclasses.asdict(options.model).items() if v is not None}
-    train(cls, options, asked)
+    try:
+        train(cls, options, asked)
+    except TrainingDiverged as error:
+        command = _command_to_go_on(cls, options, rest, error.saved_step)
+        raise TrainingDiverged(f"{error}\n  {command}", error.saved_step) from error
 
 
 def train(cls: type[Architecture], options: TrainOptions, model: dict[str, Any]) -> Trainer:
@@ -91,7 +104,7 @@ def train(cls: type[Architecture], options: TrainOptions, model: dict[str, Any])
         options.data,
         image_size=image_size,
         channels=model.get("channels"),
-        strict=options.strict,
+        skip_broken=options.skip_broken,
         size=options.limit,
         seed=options.seed,
     )
@@ -99,7 +112,7 @@ def train(cls: type[Architecture], options: TrainOptions, model: dict[str, Any])
     sizes = {"image_size": data.image_size, "channels": data.channels}
     architecture = cls(registry.configure(cls, model | sizes))
     steps = options.steps or architecture.defaults.get("steps", 2000)
-    out = options.out or Path("runs") / f"{cls.name}-{Path(options.data).stem or 'data'}"
+    out = _run_folder(cls, options)
     trainer = Trainer(
         architecture,
         data,
@@ -117,7 +130,10 @@ def train(cls: type[Architecture], options: TrainOptions, model: dict[str, Any])
         metric=_metric(options, data),
         num_workers=options.workers,
         resume=options.resume,
+        callbacks=_callbacks(options),
+        precision=options.precision,
         deterministic=options.deterministic,
+        augment=None if options.augment == "none" else options.augment,
         cuda_graph=options.cuda_graph,
         sync_bn=options.sync_bn,
         dry_run=options.dry_run,
@@ -128,6 +144,27 @@ def train(cls: type[Architecture], options: TrainOptions, model: dict[str, Any])
     if trainer.processes.first and not options.dry_run:
         _say_what_came_of_it(trainer, out)
     return trainer
+
+
+def _run_folder(cls: type[Architecture], options: TrainOptions) -> Path:
+    return options.out or Path("runs") / f"{cls.name}-{Path(options.data).stem or 'data'}"
+
+
+def _callbacks(options: TrainOptions) -> list[GradientAlarm]:
+    return [] if options.gradient_alarm is None else [GradientAlarm(options.log_every, options.gradient_alarm)]
+
+
+def _command_to_go_on(
+    cls: type[Architecture], options: TrainOptions, arguments: Sequence[str], saved_step: int | None
+) -> str:
+    """The same command at half the learning rate: from the last good state, or from the beginning elsewhere."""
+    added = ["--resume", "must"]
+    if saved_step is None:
+        out = _run_folder(cls, options)
+        added = ["--out", str(out.with_name(f"{out.name}-again"))]
+    rate = getattr(options.model, "lr", None)
+    added += ["--precision", "float32"] if rate is None else ["--model.lr", f"{rate / 2:g}"]
+    return shlex.join(["fastgan", "train", cls.name, *arguments, *added])
 
 
 def _options_class(cls: type[Architecture]) -> type:

@@ -1,7 +1,7 @@
-"""Data sets: procedural scenes, folders and zips of images, named real sets, and the 1-D Gaussian.
+"""Data sets: procedural scenes, folders and zips of images, named real sets, the 1-D Gaussian, and other libraries'.
 
-``load(spec, image_size=...)`` opens any of them by name or path. Only reading image files needs more than torch and
-numpy.
+``load(spec, image_size=...)`` opens any of them by name, by path, or as it is. Only reading image files needs more than
+torch and numpy.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
+from typing import Any
 
 from fastgan.data.batch import Batch
 from fastgan.data.dataset import ImageDataset, normalize
@@ -19,24 +20,25 @@ NAMES = ("scenes", "fashion_mnist", "cifar10", "gaussian")
 
 
 def load(
-    spec: str | os.PathLike,
+    spec: Any,
     *,
     image_size: int = 64,
     channels: int | None = None,
-    strict: bool = False,
+    skip_broken: bool = False,
     size: int | None = None,
     split: str = "train",
     seed: int = 0,
-) -> ImageDataset:
-    """Open a data set by name or path.
+) -> Any:
+    """Open a data set by name, by path, or one of another library.
 
     Args:
         spec: ``scenes``, ``fashion_mnist``, ``cifar10``, ``gaussian``, or the path of a folder or zip of images, or of
             the official ``cifar-10-binary.tar.gz``. A name wins over a folder of that name: write ``./scenes`` for the
-            folder.
+            folder. Or a map-style data set, of Hugging Face ``datasets``, torchvision or one's own: its Pillow images
+            come at one size then, and what training can read as it is comes back as it is.
         image_size: height and width in pixels; ``gaussian`` is 1 x 1 whatever is asked.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA); None: as the data is.
-        strict: an unreadable image is an error; otherwise it is skipped with a warning.
+        skip_broken: leave unreadable images out with a warning, instead of refusing the data.
         size: how many scenes or numbers to make; of a stored set, a seeded random subset of at most so many images.
         split: ``train`` or ``test`` (of one's own images: top folders of those names); ``scenes``: ``held_out`` too.
         seed: of procedural images and subsets.
@@ -47,6 +49,10 @@ def load(
     """
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise ValueError(f"size takes a positive number of images or None, got {size!r}")
+    if not isinstance(spec, (str, os.PathLike)):
+        from fastgan.data.foreign import adapt
+
+        return adapt(spec, image_size=image_size, channels=channels)
     spec = os.fspath(spec)
     # the readers are imported here: `import fastgan` pays for none of them
     if spec == "scenes":
@@ -71,7 +77,7 @@ def load(
     if spec == "cifar10":
         from fastgan.data.named import cifar10
 
-        return cifar10(strict=strict, **options)
+        return cifar10(skip_broken=skip_broken, **options)
     path = Path(spec).expanduser()
     if not path.exists():
         near = difflib.get_close_matches(spec, NAMES, n=1)
@@ -84,6 +90,6 @@ def load(
         from fastgan.data.named import cifar10_binary
 
         return cifar10_binary(path, **options)
-    from fastgan.data.folder import ImageFiles
+    from fastgan.data.folder import open_images
 
-    return ImageFiles(path, strict=strict, **options)
+    return open_images(path, skip_broken=skip_broken, **options)

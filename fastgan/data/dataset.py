@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from fastgan.data.cache import CacheFile
+from fastgan.data.text import encode_captions
+
 __all__ = ["ImageDataset", "normalize"]
 
 MAX_CACHE_BYTES = 2 << 30
@@ -28,10 +31,10 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
 class ImageDataset:
     """A map-style data set of images of one size.
 
-    ``ds[i]`` is ``{"image": (C, H, W) uint8, "index": int64, "label": int64 where there are classes}``, and
-    ``ds.batch(indices)`` is the same with a leading batch dimension, without a Python step per cached image. An image
-    is decoded the first time it is asked for and kept in one uint8 array; images beyond ``max_cache_bytes`` are
-    decoded at every use.
+    ``ds[i]`` is ``{"image": (C, H, W) uint8, "index": int64}``, with ``label`` where there are classes and ``text``
+    where there are captions, and ``ds.batch(indices)`` is the same with a leading batch dimension, without a Python
+    step per cached image. An image is decoded the first time it is asked for and kept in one uint8 array; images beyond
+    ``max_cache_bytes`` are decoded at every use. Items are the same at every call.
 
     A subclass calls ``__init__`` and defines ``_decode(indices)``.
 
@@ -40,8 +43,9 @@ class ImageDataset:
         count: number of images.
         image_size: height and width in pixels.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA).
-        labels: (count,) int64 class indices, or None.
+        labels: (count,) int64 class indices, -1 for unlabelled, or None.
         classes: a name for each class, or None.
+        captions: a sentence for each image, or None.
         origin: the rest of ``describe()``: native size, where the images come from.
         max_cache_bytes: bound of the decoded cache.
     """
@@ -55,6 +59,7 @@ class ImageDataset:
         channels: int,
         labels: torch.Tensor | None = None,
         classes: Sequence[str] | None = None,
+        captions: Sequence[str] | None = None,
         origin: str = "",
         max_cache_bytes: int = MAX_CACHE_BYTES,
     ) -> None:
@@ -65,6 +70,7 @@ class ImageDataset:
         self.channels = channels
         self.classes = tuple(classes) if classes is not None else None
         self.labels = labels
+        self.captions = captions
         self.origin = origin
         self._count = count
         row_bytes = channels * image_size * image_size
@@ -73,6 +79,7 @@ class ImageDataset:
         # gathering a batch is too short to start threads for, and theirs wait for training's.
         self._cache = np.empty((cached, channels, image_size, image_size), np.uint8)
         self._filled = np.zeros(cached, bool)
+        self._mapped: CacheFile | None = None  # the file that ``_cache`` is, where it is none in memory
 
     def _decode(self, indices: list[int]) -> torch.Tensor:
         """Images (len(indices), C, H, W) uint8, made or read anew."""
@@ -92,7 +99,8 @@ class ImageDataset:
         """The images at ``indices`` (N,), each in [0, len): tensors that the caller owns.
 
         Returns:
-            ``image`` (N, C, H, W) uint8, ``index`` (N,) int64, and ``label`` (N,) int64 where the set has classes.
+            ``image`` (N, C, H, W) uint8, ``index`` (N,) int64, ``label`` (N,) int64 where the set has classes, and
+            ``text`` (N, TEXT_LENGTH) int64 (``fastgan.data.text``) where it has captions.
         """
         indices = torch.as_tensor(indices, dtype=torch.int64).cpu()
         if indices.ndim != 1:
@@ -104,7 +112,15 @@ class ImageDataset:
         fields = {"image": self._images(indices.numpy()), "index": indices}
         if self.labels is not None:
             fields["label"] = self.labels[indices]
+        if self.captions is not None:
+            fields["text"] = encode_captions([self.captions[i] for i in indices.tolist()])
         return fields
+
+    def caption(self, index: int) -> str:
+        """The sentence about image ``index``."""
+        if self.captions is None:
+            raise ValueError(f"data set {self.name!r} has no captions")
+        return self.captions[index]
 
     def _images(self, indices: np.ndarray) -> torch.Tensor:
         cacheable = indices < len(self._cache)
@@ -127,11 +143,16 @@ class ImageDataset:
         return f"{self.name}: {self._count} images{classes}, {shape}" + (f", {self.origin}" if self.origin else "")
 
     def __getstate__(self) -> dict:
-        # A loader's worker processes fill caches of their own: sending the parent's would copy gigabytes.
+        # A loader's worker processes fill caches of their own, or map the same file: sending one would copy gigabytes.
         state = self.__dict__.copy()
         del state["_cache"]
         return state | {"_cache_shape": self._cache.shape, "_filled": np.zeros_like(self._filled)}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
-        self._cache = np.empty(self.__dict__.pop("_cache_shape"), np.uint8)
+        shape = self.__dict__.pop("_cache_shape")
+        if self._mapped is not None and (found := self._mapped.read()) is not None:
+            self._cache, _ = found
+            self._filled[:] = True
+        else:
+            self._cache = np.empty(shape, np.uint8)

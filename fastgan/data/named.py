@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from fastgan.data.dataset import ImageDataset
-from fastgan.data.folder import ImageFiles, seeded_subset
+from fastgan.data.folder import open_images, seeded_subset
 from fastgan.data.resize import (
     check_channels,
     check_image_size,
@@ -165,7 +165,7 @@ def cifar10(
     *,
     image_size: int,
     channels: int | None = None,
-    strict: bool = False,
+    skip_broken: bool = False,
     size: int | None = None,
     split: str = "train",
     seed: int = 0,
@@ -181,7 +181,7 @@ def cifar10(
             if (place / name).is_file() and name == CIFAR10_ARCHIVE:
                 return cifar10_binary(place / name, **options)
             if (place / name).is_file():
-                dataset = ImageFiles(place / name, strict=strict, **options)
+                dataset = open_images(place / name, skip_broken=skip_broken, **options)
                 dataset.name = "cifar10"
                 dataset.origin += " (re-coded as JPEG: compare Fréchet distances with the same form only)"
                 return dataset

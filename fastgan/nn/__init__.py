@@ -1,6 +1,19 @@
-"""Modules and model surgery: `fuse` and `unfuse` for anybody's model, weight initialisation."""
+"""Modules and model surgery: `fuse` and `unfuse` for anybody's model, initialisation, augmentations, layers torch lacks."""
 
+from fastgan.nn.ada import AdaptiveAugment
+from fastgan.nn.diffaugment import DiffAugment
 from fastgan.nn.fuse import FusedChain, FuseReport, fuse, unfuse
 from fastgan.nn.init import dcgan_init
+from fastgan.nn.layers import AlwaysDropout, ReplayBuffer
 
-__all__ = ["FuseReport", "FusedChain", "dcgan_init", "fuse", "unfuse"]
+__all__ = [
+    "AdaptiveAugment",
+    "AlwaysDropout",
+    "DiffAugment",
+    "FuseReport",
+    "FusedChain",
+    "ReplayBuffer",
+    "dcgan_init",
+    "fuse",
+    "unfuse",
+]

@@ -69,6 +69,7 @@ def gradient_penalty(
     critic_args: Sequence[object] = (),
     epsilon: torch.Tensor | None = None,
     method: str = "auto",
+    autocast: bool = False,
 ) -> torch.Tensor:
     """The gradient penalty of ``critic`` between ``real`` and ``fake``: a 0-dim float32 tensor to add to the loss.
 
@@ -84,16 +85,26 @@ def gradient_penalty(
             layers, ReLU, LeakyReLU, linear plumbing; no norm layers, hooks, parametrisations or active dropout), equal
             to double backward to rounding. "autograd": double backward, for any critic. "auto": analytic where it is
             exact, autograd otherwise.
+        autocast: let the critic compute in half precision where autocast is on. By default it does not: squared norms
+            leave float16's range, and second derivatives bfloat16's accuracy.
 
     The norm is per sample, over all its elements, in float32. Differentiable once, with respect to the critic's
-    parameters (by "autograd" as often as the critic is). Runs eager inside a compiled function.
+    parameters (by "autograd" as often as the critic is). Runs eager inside a compiled function. Under autocast,
+    half-precision real, fake and critic_args are taken as float32.
 
     Raises:
         ValueError, TypeError: wrong shapes or options; or method="analytic" for a critic it does not cover, and why.
     """
+    under_autocast = isinstance(real, torch.Tensor) and torch.is_autocast_enabled(real.device.type)
+    if under_autocast:
+        real, fake = _widened(real), _widened(fake)
     _check(critic, real, fake, weight, target, critic_args, epsilon, method)
     run = _eager(_gradient_penalty)
-    return run(critic, real, fake, weight, target, one_sided, critic_args, epsilon, method)
+    if autocast or not under_autocast:
+        return run(critic, real, fake, weight, target, one_sided, critic_args, epsilon, method)
+    critic_args = [_widened(argument) for argument in critic_args]
+    with torch.autocast(real.device.type, enabled=False):
+        return run(critic, real, fake, weight, target, one_sided, critic_args, epsilon, method)
 
 
 # What torch.compiler.disable sets. The decorator itself would import torch._dynamo, seconds of every `import fastgan`.
@@ -108,6 +119,11 @@ def _eager(function):
 def _eager_submodules():
     """Inside, submodules that the user compiled run eager: what torch.compile makes has no second derivative."""
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
+
+
+def _widened(argument):
+    half = isinstance(argument, torch.Tensor) and argument.dtype in (torch.float16, torch.bfloat16)
+    return argument.float() if half else argument
 
 
 def _gradient_penalty(critic, real, fake, weight, target, one_sided, critic_args, epsilon, method) -> torch.Tensor:

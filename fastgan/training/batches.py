@@ -8,9 +8,9 @@ What a data set offers:
                                    Images are float in [-1, 1], or uint8 0..255, (C, H, W).
     batch(indices)                 optional: a dict of stacked tensors for a list of indices, faster than item by item.
     set_epoch(epoch)               optional: called before an epoch's first item, for augmentation by (epoch, i).
-A data set that draws from the global generators instead gets them seeded by (seed, position): the same images come
-with any number of workers and after any resume, and training's own random numbers are not touched. With several
-processes they are seeded by (seed, rank, position).
+A data set that draws from the global generators instead gets them seeded, by (seed, epoch, i) for an item and by (seed,
+position, rank) for a batch: the same images come with any number of workers and after any resume, and training's own
+random numbers are not touched.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class BatchStream:
     """Endless batches of ``dataset`` on ``device``.
 
     The last, incomplete batch of an epoch is dropped; a data set smaller than ``batch_size`` is one batch an epoch.
+    ``num_classes``: labels lie below it; a wrong one is named before a GPU stops at it without a word.
     ``rank``, ``world``: of several processes, each gives its own part of every batch, in the order of their ranks.
     ``position``: batches consumed since the run began; set it before the first ``next()`` to resume.
     ``place``: takes a dict of tensors on the CPU to a Batch on the device; may be exchanged for one that reuses memory.
@@ -50,6 +51,7 @@ class BatchStream:
         seed: int = 0,
         device: torch.device | None = None,
         num_workers: int = 0,
+        num_classes: int | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -64,6 +66,7 @@ class BatchStream:
         self.seed = seed
         self.device = device or torch.device("cpu")
         self.num_workers = num_workers
+        self.num_classes = num_classes
         self.batches_per_epoch = self.size // self.batch_size
         self.position = 0
         self.place: Callable[[dict[str, torch.Tensor]], Batch] = partial(to_device, device=self.device)
@@ -81,7 +84,7 @@ class BatchStream:
     def first(self, n: int) -> Batch:
         """Items 0..n-1 as epoch 0 gives them (fewer if the data set is smaller); does not move the position."""
         self._set_epoch(0)
-        return to_device(_Collated(self.dataset, self.seed)[-1, list(range(min(n, self.size)))], self.device)
+        return to_device(self._collated(0)[-1, list(range(min(n, self.size)))], self.device)
 
     @property
     def epoch(self) -> float:
@@ -102,7 +105,7 @@ class BatchStream:
             (epoch * self.batches_per_epoch + i, order[firsts[i] : firsts[i] + part].tolist())
             for i in range(done, self.batches_per_epoch)
         ]
-        collated = _Collated(self.dataset, self.seed if self._world == 1 else rng.mix(self.seed, self._rank))
+        collated = self._collated(epoch)
         if self.num_workers == 0:
             return (collated[key] for key in keys)
         # workers begin anew each epoch, so that they see set_epoch; the generator keeps torch's global one untouched
@@ -116,6 +119,9 @@ class BatchStream:
                 generator=generator,
             )
         )
+
+    def _collated(self, epoch: int) -> _Collated:
+        return _Collated(self.dataset, self.seed, epoch, self.num_classes, self._rank)
 
     def _set_epoch(self, epoch: int) -> None:
         if hasattr(self.dataset, "set_epoch"):
@@ -139,9 +145,11 @@ def is_bytes(name: str, value: torch.Tensor) -> bool:
 class _Collated(torch.utils.data.Dataset):
     """A data set of whole batches: key (position, indices) to a dict of stacked tensors."""
 
-    def __init__(self, dataset: Any, seed: int) -> None:
+    def __init__(self, dataset: Any, seed: int, epoch: int, num_classes: int | None, rank: int) -> None:
         self.dataset = dataset
-        self.seed = seed
+        self.seed = seed if rank == 0 else rng.mix(seed, rank)
+        self.epoch_seed = rng.mix(seed, epoch, 1)
+        self.num_classes = num_classes
 
     def __getitem__(self, key: tuple[int, list[int]]) -> dict[str, torch.Tensor]:
         position, indices = key
@@ -149,12 +157,18 @@ class _Collated(torch.utils.data.Dataset):
             if hasattr(self.dataset, "batch"):
                 values = {name: _tensor(name, value) for name, value in self.dataset.batch(indices).items()}
             else:
-                values = _stack([_named(self.dataset[i]) for i in indices], indices)
+                values = _stack([self._item(i) for i in indices], indices)
         unknown = [name for name in values if name not in _FIELDS]
         if unknown:
             raise ValueError(f"the data set gives {unknown[0]!r}, which is no field of Batch: {', '.join(_FIELDS)}")
         values.setdefault("index", torch.tensor(indices))
+        if self.num_classes is not None and "label" in values:
+            _check_labels(values["label"], values["index"], self.num_classes)
         return values
+
+    def _item(self, index: int) -> Mapping[str, Any]:
+        rng.seed_all(self.epoch_seed + index)
+        return _named(self.dataset[index])
 
 
 def _length(dataset: Any) -> int:
@@ -191,6 +205,18 @@ def _tensor(name: str, value: Any) -> torch.Tensor:
     if value.is_floating_point():
         return value.float()
     return value if value.dtype == torch.uint8 and name in _PICTURES else value.long()
+
+
+def _check_labels(labels: torch.Tensor, indices: torch.Tensor, num_classes: int) -> None:
+    """Class indices from -1 (unlabelled) to num_classes - 1; attributes (N, K) may be anything."""
+    if labels.dim() != 1 or labels.is_floating_point():
+        return
+    wrong = (labels < -1) | (labels >= num_classes)
+    if wrong.any():
+        at = wrong.nonzero()[0, 0]
+        raise ValueError(
+            f"item {indices[at]} of the data has label {labels[at]}; it takes 0..{num_classes - 1}, or -1: unlabelled"
+        )
 
 
 def _stack(items: list[Mapping[str, Any]], indices: list[int]) -> dict[str, torch.Tensor]:

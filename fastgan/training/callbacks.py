@@ -7,6 +7,7 @@ where these are due, and hands a record that is not empty to ``on_record`` of al
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -22,7 +23,9 @@ from fastgan.training.grid import save_grid
 if TYPE_CHECKING:
     from fastgan.training.trainer import Trainer
 
-__all__ = ["BestMetric", "Callback", "MetricsFile", "Progress", "SampleGrid"]
+__all__ = ["BestMetric", "Callback", "GradientAlarm", "MetricsFile", "Progress", "SampleGrid"]
+
+log = logging.getLogger("fastgan")
 
 # metric(architecture) -> (name, value, whether lower is better), called with the averaged generators in eval mode
 Metric = Callable[[Architecture], tuple[str, float, bool]]
@@ -176,3 +179,54 @@ class BestMetric(Callback):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.best, self.best_step = state["best"], state["best_step"]
+
+
+class GradientAlarm(Callback):
+    """Records the norm of every network's gradient, and says so in one sentence where it leaves [smallest, largest].
+
+    Norms of 100 and more mean that something is wrong (Chintala et al. 2016, "How to train a GAN?", tip 10); a
+    vanishing one, that a network has nothing left to learn from the other. The norms are those of each network's latest
+    update, over all its parameters: "discriminator/gradient_norm" in the records. Warned about once until it is well
+    again, every so many steps (the last one too), since reading them waits for the device.
+    """
+
+    def __init__(self, every: int | None = 50, largest: float = 100.0, smallest: float = 1e-7) -> None:
+        if not 0.0 <= smallest < largest:
+            raise ValueError(
+                f"GradientAlarm: smallest is {smallest} and largest {largest}; they take 0 or more, in order"
+            )
+        self.every, self.largest, self.smallest = every, largest, smallest
+        self._warned: set[str] = set()
+
+    def on_start(self, trainer: Trainer) -> None:
+        if trainer.cuda_graph:
+            raise ValueError(
+                "GradientAlarm reads gradients between updates, where those of CUDA graphs mean nothing: use the one "
+                "(gradient_alarm) or the other (cuda_graph)"
+            )
+
+    def on_step(self, trainer: Trainer) -> Mapping[str, Any] | None:
+        if not trainer.due(self.every):
+            return None
+        record: dict[str, float | None] = {}
+        for name, network in trainer.architecture.named_children():
+            gradients = [p.grad for p in network.parameters() if p.grad is not None]
+            if gradients:
+                norm = torch.nn.utils.get_total_norm(gradients).item()
+                self._judge(name, norm, trainer.step)
+                record[f"{name}/gradient_norm"] = norm if math.isfinite(norm) else None  # JSON has no NaN
+        return record
+
+    def _judge(self, network: str, norm: float, step: int) -> None:
+        if self.smallest <= norm <= self.largest:
+            self._warned.discard(network)
+        elif network not in self._warned:
+            self._warned.add(network)
+            side = f"below {self.smallest:g}" if norm < self.smallest else f"not within {self.largest:g}"
+            log.warning("the gradient of the %s has norm %.3g at step %d, %s", network, norm, step, side)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"warned": sorted(self._warned)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._warned = set(state["warned"])

@@ -51,6 +51,8 @@ from fastgan.training import rng
 from fastgan.training.ema import ExponentialMovingAverage
 from fastgan.training.meter import Meter
 from fastgan.training.options import choose_device
+from fastgan.training.precision import Precision
+from fastgan.training.run_folder import flatten
 from fastgan.training.update import Updates, update
 from fastgan.training.watch import Lost, Watch
 
@@ -149,8 +151,12 @@ class OneProcess:
     def begin(self, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
         """Before a run: see that all were asked for the same, and give ``tensors`` the values they have in rank 0."""
 
-    def updates(self, meter: Meter, ema: ExponentialMovingAverage) -> Updates:
-        return Updates(meter, ema)
+    def rows(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Of a tensor (N, ...) of every process's samples, those of the joint batch."""
+        return tensor
+
+    def updates(self, meter: Meter, ema: ExponentialMovingAverage, precision: Precision) -> Updates:
+        return Updates(meter, ema, precision)
 
     # -- random numbers and checkpoints --------------------------------------------------------------------------------
     def seed(self, seed: int) -> int:
@@ -237,7 +243,7 @@ class ManyProcesses(OneProcess):
 
     def begin(self, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
         tensors = {name: value for name, value in tensors.items() if isinstance(value, torch.Tensor)}
-        asked = {**_flatten(config), **{f"the shape of {name}": tuple(t.shape) for name, t in tensors.items()}}
+        asked = {**flatten(config), **{f"the shape of {name}": tuple(t.shape) for name, t in tensors.items()}}
         first = self.gather(asked)[0]
         for name in {**first, **asked}:
             if first.get(name) != asked.get(name):
@@ -251,8 +257,11 @@ class ManyProcesses(OneProcess):
             tensor.data.copy_(value)
 
     # -- training ------------------------------------------------------------------------------------------------------
-    def updates(self, meter: Meter, ema: ExponentialMovingAverage) -> Updates:
-        return _JointUpdates(meter, ema, self)
+    def rows(self, tensor: torch.Tensor) -> torch.Tensor:
+        return self.stacked(tensor.detach()).flatten(0, 1)
+
+    def updates(self, meter: Meter, ema: ExponentialMovingAverage, precision: Precision) -> Updates:
+        return _JointUpdates(meter, ema, precision, self)
 
     @contextmanager
     def joint(self, size: int) -> Iterator[None]:
@@ -369,13 +378,16 @@ class ManyProcesses(OneProcess):
 class _JointUpdates(Updates):
     """Updates by all processes on their parts of one batch."""
 
-    def __init__(self, meter: Meter, ema: ExponentialMovingAverage, processes: ManyProcesses) -> None:
-        super().__init__(meter, ema)
+    def __init__(
+        self, meter: Meter, ema: ExponentialMovingAverage, precision: Precision, processes: ManyProcesses
+    ) -> None:
+        super().__init__(meter, ema, precision)
         self.processes = processes
 
     def update(self, phase: Phase, optimizer: torch.optim.Optimizer, batch: Batch, step: int) -> None:
         with self.processes.joint(len(batch)):
-            names = update(phase, optimizer, batch, step, self.meter, self.processes.average_gradients)
+            average = self.processes.average_gradients
+            names = update(phase, optimizer, batch, step, self.meter, self.precision, average)
         self.meter.count(names)
 
 
@@ -414,11 +426,3 @@ def _shaped_as(parameter: nn.Parameter, piece: torch.Tensor) -> torch.Tensor:
 
 def _checksum(tensor: torch.Tensor) -> int:
     return zlib.crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} to {"a.b": 1}."""
-    flat = {}
-    for key, value in tree.items():
-        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value})
-    return flat

@@ -19,9 +19,10 @@ Stream and memory
     ``p.grad`` means nothing between updates.) Workspaces of recorded cuBLAS calls lie in it too: torch keeps one for
     all work on a stream and gives it back when any graph is destroyed, under the others (pytorch issue 193402).
 Not recorded
-    what waits for the device, draws random numbers on the CPU, has hooks (a replay would not call them), binds new
-    tensors to names instead of writing into the old ones, or fails in a capture. Names and generators are put back,
-    ``report`` and one warning give the reason, and the phase goes on eagerly.
+    what waits for the device (in float16 so does the step of an optimiser that is not fused), draws random numbers on
+    the CPU, has hooks (a replay would not call them), binds new tensors to names instead of writing into the old ones,
+    or fails in a capture. Names and generators are put back, ``report`` and one warning give the reason, and the phase
+    goes on eagerly.
 Numbers
     A replay launches the kernels of the eager update with its arguments. A graph's Philox offsets are relative to the
     generator's, which every replay moves on by what the eager update draws: the random numbers are the same. So are
@@ -49,6 +50,7 @@ from fastgan.training import rng
 from fastgan.training.batches import BatchStream
 from fastgan.training.ema import ExponentialMovingAverage
 from fastgan.training.meter import Meter
+from fastgan.training.precision import Precision
 from fastgan.training.static_batches import Staging, StaticBatches, Upload
 from fastgan.training.update import Updates, update
 
@@ -81,12 +83,16 @@ class Recorder(Protocol):
 
 
 def make_updates(
-    architecture: Architecture, meter: Meter, ema: ExponentialMovingAverage, device: torch.device
+    architecture: Architecture,
+    meter: Meter,
+    ema: ExponentialMovingAverage,
+    precision: Precision,
+    device: torch.device,
 ) -> Updates:
     """``GraphedUpdates`` where ``device`` is a GPU; elsewhere eager ones that say why."""
     if device.type == "cuda":
-        return GraphedUpdates(architecture, meter, ema, CudaRecorder(device))
-    updates = Updates(meter, ema)
+        return GraphedUpdates(architecture, meter, ema, precision, CudaRecorder(device))
+    updates = Updates(meter, ema, precision)
     updates.report["all"] = f"eager: the device is {device.type}, and CUDA graphs need a GPU"
     log.warning("cuda_graph: %s", updates.report["all"])
     return updates
@@ -96,9 +102,14 @@ class GraphedUpdates(Updates):
     """Updates that are recorded where possible. ``report`` says of every phase "recorded" or "eager: why"."""
 
     def __init__(
-        self, architecture: Architecture, meter: Meter, ema: ExponentialMovingAverage, recorder: Recorder
+        self,
+        architecture: Architecture,
+        meter: Meter,
+        ema: ExponentialMovingAverage,
+        precision: Precision,
+        recorder: Recorder,
     ) -> None:
-        super().__init__(meter, ema)
+        super().__init__(meter, ema, precision)
         self.architecture = architecture
         self.recorder = recorder
         self._graphs: dict[str, _Graph] = {}
@@ -123,7 +134,7 @@ class GraphedUpdates(Updates):
 
     def update(self, phase: Phase, optimizer: torch.optim.Optimizer, batch: Batch, step: int) -> None:
         def body(step: int) -> list[str]:
-            return update(phase, optimizer, batch, step, self.meter)
+            return update(phase, optimizer, batch, step, self.meter, self.precision)
 
         self.meter.count(self._run(phase.name, body, step, optimizer, batch))
 
@@ -168,6 +179,7 @@ class GraphedUpdates(Updates):
                 self._record(graph, body, optimizer)
             except Exception as error:  # an error of the user's own comes again from the eager update
                 self._refuse(name, graph, _reason(error))
+                self.precision.forget_attempt(name)
                 return body(step)
             self.report[f"{self._stage}/{name}"] = "recorded"
         graph.replay()
@@ -182,7 +194,8 @@ class GraphedUpdates(Updates):
         """Fill in ``graph``, or raise with everything on the host as it was."""
         if optimizer is not None:
             _refuse_hooks(self.architecture, optimizer)
-        bindings = _Bindings([self.meter.sums, self.ema.tensors, *_names(self.architecture, optimizer)])
+        named = [self.meter.sums, self.ema.tensors, self.precision.skipped]
+        bindings = _Bindings([*named, *_names(self.architecture, optimizer)])
         generators = rng.get_state()
         try:
             result, replay = self.recorder.record(partial(body, _UnknownStep()))

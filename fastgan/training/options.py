@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from fastgan.data.batch import Batch
 
 __all__ = [
     "check_batch",
+    "check_classes",
     "check_count",
     "check_stages",
     "choose_device",
@@ -61,11 +61,25 @@ def choose_device(device: str | torch.device) -> torch.device:
     return device
 
 
-def load_data(spec: str | os.PathLike, architecture: Architecture, strict: bool) -> Any:
+def load_data(spec: Any, architecture: Architecture, skip_broken: bool) -> Any:
     from fastgan.data import load
 
     config = architecture.config
-    return load(os.fspath(spec), image_size=config.image_size, channels=config.channels, strict=strict)
+    return load(spec, image_size=config.image_size, channels=config.channels, skip_broken=skip_broken)
+
+
+def check_classes(dataset: Any, architecture: Architecture) -> int | None:
+    """How many classes the architecture's labels have, None where it reads no labels or any; the data must agree."""
+    num_classes = getattr(architecture.config, "num_classes", None)
+    if num_classes is None or "label" not in (*architecture.needs, *architecture.conditions):
+        return None
+    classes = getattr(dataset, "classes", None)
+    if classes is not None and len(classes) != num_classes:
+        raise ValueError(
+            f"the data has {len(classes)} classes and {name_of(architecture)} num_classes={num_classes}: create it "
+            f"with num_classes={len(classes)}, or choose other data"
+        )
+    return num_classes
 
 
 def check_batch(batch: Batch, architecture: Architecture) -> None:

@@ -25,7 +25,7 @@ from fastgan.training.checkpoint import (
     write_checkpoint,
 )
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "flatten"]
 
 log = logging.getLogger("fastgan")
 
@@ -39,6 +39,12 @@ MAY_CHANGE = (
     "trainer.num_workers",
     "trainer.steps",
 )
+
+
+def _is_remedy(name: str) -> bool:
+    """Options by which a run that diverged is led past that point: they may change where resume="must" says so."""
+    option = name.rpartition(".")[2]
+    return name == "trainer.precision" or (name.startswith("architecture.config.") and "lr" in option.split("_"))
 
 
 class RunFolder:
@@ -59,7 +65,8 @@ class RunFolder:
     def open(self, config: dict[str, Any], resume: str) -> dict[str, Any] | None:
         """Lock the folder (made if need be); the state to go on from, or None for a fresh run. ``begin`` follows.
 
-        ``resume``: "auto" goes on from a checkpoint where there is one, "must" demands one, "never" demands none.
+        ``resume``: "auto" goes on from a checkpoint where there is one, "must" demands one and lets learning rates and
+        precision change, "never" demands none.
 
         Raises
         ------
@@ -71,7 +78,7 @@ class RunFolder:
             state = self._find_state(resume)
             recorded = state["config"] if state else self._read_config()
             if recorded is not None:
-                self._compare(recorded, config)
+                self._compare(recorded, config, resume)
         except BaseException:
             self.close()
             raise
@@ -148,23 +155,27 @@ class RunFolder:
         except ValueError as error:
             raise CheckpointError(f"{self.config_file} is no JSON ({error}): choose another folder") from error
 
-    def _compare(self, recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-        old, new = _flatten(recorded), _flatten(asked)
+    def _compare(self, recorded: Mapping[str, Any], asked: Mapping[str, Any], resume: str) -> None:
+        old, new = flatten(recorded), flatten(asked)
         environment = [
             f"{k.split('.', 1)[1]}: {old.get(k)} then, {v} now"
             for k, v in new.items()
             if k.startswith("env") and old.get(k) != v
         ]
         names = [k for k in {**old, **new} if k not in MAY_CHANGE and not k.startswith("environment.")]
-        differences = [
-            f"  {k}: the run has {_show(old, k)}, asked {_show(new, k)}"
+        differences = {
+            k: f"{k}: the run has {_show(old, k)}, asked {_show(new, k)}"
             for k in names
             if _show(old, k) != _show(new, k)
-        ]
-        if differences:
+        }
+        remedies = all(_is_remedy(k) for k in differences)
+        if differences and remedies and resume == "must":
+            log.warning("the run goes on with other options: %s", "; ".join(differences.values()))
+        elif differences:
+            ways = "ask for the same, " + ("take resume='must', which lets these change, " if remedies else "")
             raise CheckpointError(
-                f"{self.path} was trained with other options; ask for the same, or choose another folder:\n"
-                + "\n".join(differences)
+                f"{self.path} was trained with other options; {ways}or choose another folder:\n"
+                + "\n".join(f"  {difference}" for difference in differences.values())
             )
         if environment:
             log.warning(
@@ -216,12 +227,12 @@ def _step_of(line: bytes) -> float:
         return float("inf")
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} to {"a.b": 1}."""
     flat = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{key}."))
+            flat.update(flatten(value, f"{prefix}{key}."))
         else:
             flat[prefix + key] = value
     return flat

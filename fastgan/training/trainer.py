@@ -12,9 +12,9 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -23,6 +23,7 @@ from fastgan.architectures.base import Architecture, Phase, Stage
 from fastgan.data.batch import Batch
 from fastgan.ops import _conv_choices
 from fastgan.training import distributed, graphs, rng
+from fastgan.training.augment import DiscriminatorAugment
 from fastgan.training.batches import BatchStream
 from fastgan.training.callbacks import BestMetric, Callback, Metric, MetricsFile, Progress, SampleGrid
 from fastgan.training.checkpoint import CheckpointError, load_networks
@@ -30,6 +31,7 @@ from fastgan.training.ema import ExponentialMovingAverage
 from fastgan.training.meter import Meter
 from fastgan.training.options import (
     check_batch,
+    check_classes,
     check_count,
     check_stages,
     describe_architecture,
@@ -38,6 +40,7 @@ from fastgan.training.options import (
     load_data,
     name_of,
 )
+from fastgan.training.precision import Precision, choose_precision
 from fastgan.training.run_folder import RunFolder
 from fastgan.training.update import only, set_options
 
@@ -45,7 +48,14 @@ __all__ = ["Trainer", "TrainingDiverged"]
 
 
 class TrainingDiverged(RuntimeError):
-    """A loss or a weight became NaN or infinite; the message names it, the step and the last good checkpoint."""
+    """A loss, weight or gradient is NaN or infinite; the message names it, its phase and step, and the last good state.
+
+    ``saved_step``: of that state, None where no checkpoint was written.
+    """
+
+    def __init__(self, message: str, saved_step: int | None) -> None:
+        super().__init__(message)
+        self.saved_step = saved_step
 
 
 class Trainer:
@@ -56,7 +66,8 @@ class Trainer:
     architecture
         Any ``fastgan.Architecture``; trained in place.
     data
-        A map-style data set (what it offers: ``fastgan.training.batches``), or what ``fastgan.data.load`` takes.
+        What ``fastgan.data.load`` takes: a name, a folder or zip of images, a data set of torchvision or Hugging Face
+        ``datasets``, or any map-style data set (what it offers: ``fastgan.training.batches``).
     steps
         Length of the whole run, over all stages. A finished run is extended by asking for more.
     batch_size
@@ -80,13 +91,21 @@ class Trainer:
     num_workers
         Processes that read data ahead; the batches are the same with any number.
     resume
-        ``"auto"``: go on with the run in ``out``, if any; ``"must"``: there has to be one; ``"never"``: there must not.
+        ``"auto"``: go on with the run in ``out``, if any; ``"must"``: there has to be one, and learning rates and
+        precision may be others than its own; ``"never"``: there must not be one.
     callbacks
         More of ``fastgan.training.callbacks.Callback``, called after the built-in ones; all of them in rank 0 alone.
-    strict
-        For ``data`` by name or path: stop at a corrupt image instead of skipping it.
+    skip_broken
+        For ``data`` by name or path: leave out images that cannot be read, instead of refusing the data.
+    precision
+        ``"float32"``, ``"bfloat16"`` or ``"float16"`` (with scaled losses) for the networks; ``"auto"``: bfloat16 on
+        GPUs that compute in it, else float32 (``fastgan.training.precision``).
     deterministic
         On CUDA: deterministic algorithms only, so that a resumed run is bit-exact there too. The CPU always is.
+    augment
+        What the discriminator sees, real and generated, is transformed at random, which lets few images suffice:
+        ``"diffaugment"`` (always) or ``"ada"`` (as often as its overfitting asks for), or a module on pictures, such as
+        ``fastgan.nn.DiffAugment("translation,cutout")``. A gradient penalty is then slower: training/augment.py.
     cuda_graph
         On CUDA: record each phase's update as a CUDA graph and replay it, where the host is what training waits for.
         What cannot be recorded runs eagerly; ``updates.report`` says of every phase which, and why. Off by default: not
@@ -105,7 +124,8 @@ class Trainer:
     CheckpointError
         From ``fit``: the run folder cannot be written, holds a run with other options, or no readable checkpoint.
     TrainingDiverged
-        From ``fit``: a loss or weight is NaN or infinite.
+        From ``fit``: a loss, weight or gradient is NaN or infinite. Looked for at every record and checkpoint, so that
+        no step waits for the device; what is not finite is never written over a checkpoint.
     RankLost
         From ``fit``: another process of the run is gone.
     """
@@ -131,8 +151,10 @@ class Trainer:
         num_workers: int = 0,
         resume: str = "auto",
         callbacks: Iterable[Callback] = (),
-        strict: bool = False,
+        skip_broken: bool = False,
+        precision: str = "auto",
         deterministic: bool = False,
+        augment: str | nn.Module | None = None,
         cuda_graph: bool = False,
         progress: bool = True,
         sync_bn: bool = True,
@@ -164,13 +186,23 @@ class Trainer:
         self.resume = resume
         self.deterministic = deterministic
         self.cuda_graph = cuda_graph
+        self._precision_name = choose_precision(precision, self.device)
+        self.augment = None if augment is None else DiscriminatorAugment(architecture, augment, self.device)
         self.dry_run = dry_run
         self.log_every = log_every
         self.checkpoint_every = checkpoint_every
-        dataset = load_data(data, architecture, strict) if isinstance(data, (str, os.PathLike)) else data
-        rank, world = self.processes.rank, self.processes.world
+        if self.augment is not None:
+            self.augment.rows = self.processes.rows
+        dataset = load_data(data, architecture, skip_broken)
         self.batches = BatchStream(
-            dataset, batch_size, seed=seed, device=self.device, num_workers=num_workers, rank=rank, world=world
+            dataset,
+            batch_size,
+            seed=seed,
+            device=self.device,
+            num_workers=num_workers,
+            num_classes=check_classes(dataset, architecture),
+            rank=self.processes.rank,
+            world=self.processes.world,
         )
         self._folder = None if out is None or dry_run else RunFolder(out)
         self.run = self._folder if self.processes.first else None  # what writes
@@ -191,7 +223,7 @@ class Trainer:
 
             for network in architecture.children():
                 fuse_network(network)
-        if sync_bn and world > 1:
+        if sync_bn and self.processes.world > 1:
             from fastgan.nn.sync_bn import synchronise
 
             synchronise(architecture)
@@ -210,11 +242,13 @@ class Trainer:
                 **every,
                 "metric": None if metric is None else getattr(metric, "name", None) or name_of(metric),
                 "num_workers": num_workers,
+                "precision": self._precision_name,
                 "deterministic": deterministic,
                 "cuda_graph": cuda_graph,
+                "augment": augment if augment is None or isinstance(augment, str) else repr(augment),
                 "sync_bn": sync_bn,
             },
-            "environment": {**environment(self.device), "processes": world},
+            "environment": {**environment(self.device), "processes": self.processes.world},
         }
 
         self._reset()
@@ -225,24 +259,30 @@ class Trainer:
         self.stage_number = 0
         self.stage_step = 0  # steps done in this stage
         self.batches.position = 0
+        if self.augment is not None:
+            self.augment.reset()
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self._meter = Meter()
-        self.updates = self.processes.updates(self._meter, self.ema)
+        self.precision = Precision(self._precision_name, self.device)
+        self.updates = self.processes.updates(self._meter, self.ema, self.precision)
         self._images = 0  # since the last record
         self._clock = 0.0  # when the interval since the last record began
         self._last = False  # whether this is the run's last step
         self._checked = False  # whether a batch was looked at
         self._saved_step: int | None = None
+        self._finite_step = 0  # the last step at which losses and weights were looked at
 
     # -- the loop ------------------------------------------------------------------------------------------------------
     def fit(self) -> Architecture:
         """Train until ``steps``; returns the architecture (``averaged()`` gives its averaged generators)."""
         seed = self.processes.seed(self.seed)
+        augmented = self.augment.installed() if self.augment is not None else nullcontext()
         with (
             self.processes.supervised(self._where),
             rng.isolated(seed, self.device),
             _training(self.architecture),
             _algorithms(self.deterministic),
+            augmented,
         ):
             averages = {f"average of {name}": tensor for name, tensor in self.ema.tensors.items()}
             self.processes.begin(self._common(), {**self.architecture.state_dict(), **averages})
@@ -283,7 +323,9 @@ class Trainer:
         if self.cuda_graph and self.processes.world > 1:
             self.updates.report["all"] = "eager: several processes train, and no graph holds what they exchange"
         elif self.cuda_graph:
-            self.updates = graphs.make_updates(self.architecture, self._meter, self.ema, device=self.device)
+            self.updates = graphs.make_updates(
+                self.architecture, self._meter, self.ema, self.precision, device=self.device
+            )
         with self.updates.session(self.batches):
             with self.processes.by_itself():
                 for callback in self.callbacks:
@@ -323,6 +365,8 @@ class Trainer:
         for phase in stage.phases:
             batch = self._train_phase(phase, batch)
         self.updates.average()
+        if self.augment is not None:
+            self.augment.check()
         self.step += 1
         self.stage_step += 1
 
@@ -332,6 +376,8 @@ class Trainer:
             for _ in range(phase.repeats(self.stage_step)):
                 if phase.fresh_batch or batch is None:
                     batch = self._next_batch()
+                if self.augment is not None:
+                    self.augment.batch = batch
                 set_options(phase, optimizer, self.stage_step)
                 self.updates.update(phase, optimizer, batch, self.stage_step)
         return batch
@@ -392,7 +438,9 @@ class Trainer:
         if logged := self.due(self.log_every):
             losses = self._losses()  # waits for the device, so that the time below is that of finished work
             seconds = time.perf_counter() - self._clock
-            record = {**losses, "images_per_second": self._images / max(seconds, 1e-9)}
+            record = {**losses, **self.precision.record(), "images_per_second": self._images / max(seconds, 1e-9)}
+            if self.augment is not None:
+                record |= self.augment.record()
             self._images = 0
         started = time.perf_counter()
         with self.processes.by_itself():
@@ -409,30 +457,48 @@ class Trainer:
     def _losses(self) -> dict[str, float]:
         """Means since the last record, by "phase/loss"; begins a new interval."""
         losses = self.processes.mean(self._meter.means())
-        self._stop_at([f"loss {name!r} is {value}" for name, value in losses.items() if not math.isfinite(value)])
+        self._stop_unless_finite(losses)
         self._meter.reset()
         return losses
 
-    def _check_weights(self) -> None:
-        weights = dict(self.architecture.named_parameters())
-        finite = torch.stack([weight.isfinite().all() for weight in weights.values()]).tolist()
-        self._stop_at(
-            [f"weight {name!r} is not finite" for name, good in zip(weights, finite, strict=True) if not good]
-        )
+    def _stop_unless_finite(self, losses: Mapping[str, float]) -> None:
+        """Raise TrainingDiverged at a loss, weight or optimiser's state that is not finite; waits for the device."""
+        for name, value in losses.items():
+            if not math.isfinite(value):
+                self._stop(f"loss {name!r} is {value}")
+        for phase in self.precision.exhausted():
+            self._stop(f"the gradient of phase {phase!r} overflows float16 at any scale")
+        for phase, optimizer in self.optimizers.items():
+            names = {parameter: name for name, parameter in self.architecture.named_parameters()}
+            held = {
+                f"weight {names.get(p, 'of no name')!r}": p for group in optimizer.param_groups for p in group["params"]
+            }
+            for parameter, values in optimizer.state.items():
+                for key, value in values.items():
+                    if isinstance(value, torch.Tensor) and value.is_floating_point():
+                        held[f"the optimiser's {key!r} of weight {names.get(parameter, 'of no name')!r}"] = value
+            if (bad := _not_finite(held)) is not None:
+                self._stop(f"{bad}, of phase {phase!r}, is not finite")
+        self._finite_step = self.step
 
-    def _stop_at(self, bad: list[str]) -> None:
-        if bad:
-            kept = "no checkpoint was written"
-            if self._saved_step is not None:
-                kept = f"the last good checkpoint is {self._folder.checkpoint('last')} (step {self._saved_step})"
-            raise TrainingDiverged(
-                f"{bad[0]} at step {self.step}: training stopped; {kept}. A lower learning rate may help."
+    def _stop(self, what: str) -> NoReturn:
+        first = self._finite_step + 1
+        when = f"at step {self.step}" if first >= self.step else f"in steps {first} to {self.step}"
+        if self._saved_step is None:
+            kept = "no checkpoint was written: begin anew with a smaller learning rate"
+        else:
+            kept = (
+                f"{self._folder.checkpoint('last')} holds step {self._saved_step}, the last good state: go on from it "
+                "with resume='must' and a smaller learning rate"
             )
+        if self.precision.name != "float32":
+            kept += ", or precision='float32'"
+        raise TrainingDiverged(f"{what} {when}: training stopped; {kept}", self._saved_step)
 
     # -- state ---------------------------------------------------------------------------------------------------------
     def save(self) -> None:
         """Write the checkpoint that a run goes on from; all processes call it, rank 0 writes."""
-        self._check_weights()
+        self._stop_unless_finite(self.processes.mean(self._meter.means()))
         own = self.processes.state(self.architecture, self._meter)
         if self.run is not None:
             self.run.save("last", self._state(own))
@@ -447,7 +513,9 @@ class Trainer:
             "position": self.batches.position,
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "meter": self._meter.state_dict(),
+            "precision": self.precision.state_dict(),
             **own,
+            "augment": self.augment.state_dict() if self.augment is not None else None,
             "callbacks": {name: callback.state_dict() for name, callback in self._named_callbacks()},
             "convolution_choices": _conv_choices.state(self.device),
         }
@@ -455,6 +523,7 @@ class Trainer:
     def save_best(self, metric: str, value: float) -> None:
         """Write the networks as the best so far; nothing where the run is in memory."""
         if self.run is not None:
+            self._stop_unless_finite(self._meter.means())
             self.run.save("best", {**self._networks(), "metric": {"name": metric, "value": value}})
 
     def _networks(self) -> dict[str, Any]:
@@ -466,18 +535,23 @@ class Trainer:
         if set(state["ema"]["tensors"]) != set(self.ema.tensors):
             raise CheckpointError(f"{self._folder.path} averages other generators than {self.architecture.generators}")
         self.ema.load_state_dict(state["ema"])
-        self.step = self._saved_step = state["step"]
+        self.step = self._saved_step = self._finite_step = state["step"]
         self.stage_number, self.stage_step = state["stage"], state["stage_step"]
         self.batches.position = state["position"]
         self._meter.load_state_dict(state["meter"], self.device)
         self.processes.load(state, self.architecture, self._meter)
+        self.precision.load_state_dict(state["precision"])
         _conv_choices.load_state(state.get("convolution_choices", {}), self.device)
+        if self.augment is not None:
+            self.augment.load_state_dict(state["augment"])
         for name, callback in self._named_callbacks():
             if name in state["callbacks"]:
                 callback.load_state_dict(state["callbacks"][name])
 
     def _load_optimizers(self, state: Mapping[str, Any]) -> None:
+        other_rates = state["config"]["architecture"] != self.config["architecture"]  # which resume="must" lets pass
         for name, optimizer in self.optimizers.items():
+            rates = [group.get("lr") for group in optimizer.param_groups]
             try:
                 optimizer.load_state_dict(graphs.uncaptured(state["optimizers"][name], optimizer))
             except (KeyError, ValueError) as error:
@@ -485,6 +559,9 @@ class Trainer:
                     f"{self._folder.path}: the state of phase {name!r}'s optimiser does not fit ({error}): the code of "
                     "the architecture changed since; go on with the code of then, or begin anew in another folder"
                 ) from error
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                if other_rates and rate is not None:
+                    group["lr"] = rate
             for parameter, values in optimizer.state.items():
                 for key, value in values.items():  # the file is contiguous; kernels want the parameter's memory format
                     if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
@@ -497,6 +574,13 @@ class Trainer:
             name = type(callback).__name__
             seen[name] = seen.get(name, 0) + 1
             yield (name if seen[name] == 1 else f"{name} {seen[name]}"), callback
+
+
+def _not_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
+    """The name of the first that holds a NaN or infinity. One value waits for the device where there is none."""
+    if math.isfinite(torch.nn.utils.get_total_norm(list(tensors.values()), 1.0)):
+        return None
+    return next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None)
 
 
 # -- around a run ------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
 import torch
 from torch import nn
@@ -16,19 +17,21 @@ from fastgan.data.batch import Batch
 from fastgan.training.batches import BatchStream
 from fastgan.training.ema import ExponentialMovingAverage
 from fastgan.training.meter import Meter
+from fastgan.training.precision import Precision
 
 __all__ = ["Updates", "only", "set_options", "total", "update"]
 
 
 class Updates:
-    """Runs updates, counts their losses in ``meter`` and moves the averages.
+    """Runs updates in ``precision``, counts their losses in ``meter`` and moves the averages.
 
     ``report``: by "stage/phase", how the updates ran where a user asked for CUDA graphs; empty where nobody did.
     """
 
-    def __init__(self, meter: Meter, ema: ExponentialMovingAverage) -> None:
+    def __init__(self, meter: Meter, ema: ExponentialMovingAverage, precision: Precision) -> None:
         self.meter = meter
         self.ema = ema
+        self.precision = precision
         self.report: dict[str, str] = {}
 
     def session(self, batches: BatchStream) -> AbstractContextManager[None]:
@@ -39,7 +42,7 @@ class Updates:
         """Before the first update of a stage, and after its optimisers' states were loaded."""
 
     def update(self, phase: Phase, optimizer: torch.optim.Optimizer, batch: Batch, step: int) -> None:
-        self.meter.count(update(phase, optimizer, batch, step, self.meter))
+        self.meter.count(update(phase, optimizer, batch, step, self.meter, self.precision))
 
     def average(self) -> None:
         self.ema.update()
@@ -51,18 +54,18 @@ def update(
     batch: Batch,
     step: int,
     meter: Meter,
-    average_gradients: Callable[[list[nn.Parameter]], None] | None = None,
+    precision: Precision,
+    average: Callable[[list[nn.Parameter]], None] | None = None,
 ) -> list[str]:
     """One update; adds the loss terms to ``meter``'s sums and returns their names there.
 
-    ``average_gradients``: over the processes of the run, where there are several.
+    ``average``: what replaces the gradients by their means over the processes of the run, where there are several.
     """
     optimizer.zero_grad(set_to_none=True)
-    terms = phase.loss(batch, step)
-    total(terms, phase.name).backward()
-    if average_gradients is not None:
-        average_gradients(phase.parameters)
-    optimizer.step()
+    with precision.autocast():
+        terms = phase.loss(batch, step)
+    averaged = None if average is None else partial(average, phase.parameters)
+    precision.step(phase.name, total(terms, phase.name), optimizer, averaged)
     if phase.after is not None:
         with torch.no_grad():
             phase.after(step)

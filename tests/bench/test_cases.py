@@ -47,7 +47,7 @@ def test_both_sides_are_there_in_every_mode(case):
 
 
 def test_names_are_unique_and_cases_travel():
-    for cases in (CASES, bench.all_cases()):
+    for cases in (CASES, bench.all_cases(), bench.all_cases("cuda", (16, 128))):
         assert len({str(case) for case in cases}) == len(cases)
         assert [pickle.loads(pickle.dumps(case)) for case in cases] == list(cases)
 

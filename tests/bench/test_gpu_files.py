@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -37,8 +38,9 @@ def owed():
 
 
 @pytest.fixture
-def checked(gpu_check, tmp_path, kernels):
+def checked(gpu_check, tmp_path, kernels, monkeypatch):
     """checked(*words) -> (exit status, the file written)."""
+    monkeypatch.setenv("FASTGAN_CACHE", "")  # the checks set it: put back at the end
 
     def run(*words: str):
         out = tmp_path / "x-check.json"
@@ -56,6 +58,9 @@ def test_the_checks_pass_where_the_kernels_are_known_to_be_right(checked, gpu_ch
     assert found["environment"]["torch"] == torch.__version__
     assert sum(len(cases) for cases in found["checks"].values()) > 300
     assert found["checks"]["in_a_graph"]["all"].startswith("skipped: ")
+    layers = found["checks"]["convolutions"]
+    assert layers["G 100->512 @1, batch 3, bfloat16, by matmul, train"] is None
+    assert layers["G 100->512 @1, batch 3, bfloat16, by thin: output"] == "skipped: does not cover"
 
 
 def test_a_wrong_kernel_fails_its_check(checked, gpu_check, monkeypatch):
@@ -64,6 +69,39 @@ def test_a_wrong_kernel_fails_its_check(checked, gpu_check, monkeypatch):
     status, found = checked("bn_stats")
     assert status == 1 and not found["complete"]
     assert any("var: L2 error" in (text or "") for text in found["checks"]["bn_stats"].values())
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_a_wrong_or_unsteady_layer_fails(gpu_check, monkeypatch, tf32):
+    cases = gpu_check.conv_cases
+    case = cases.Case(n=2, c_in=8, c_out=8, kernel=4, stride=2, size=(8, 8), layout="channels_last")
+    arguments = case, case.inputs(), cases.cotangent_of(case, "channels_last"), tf32
+    assert gpu_check.failure(gpu_check.check_layer, *arguments) is None
+    honest, runs = cases.results, []
+
+    def results_off_by(error: float, first_run: int):
+        def results(*arguments):
+            runs.append(None)
+            result, grads = honest(*arguments)
+            return result, grads | {"weight": grads["weight"] * (1 + error * (len(runs) >= first_run))}
+
+        runs.clear()
+        return results
+
+    monkeypatch.setattr(cases, "results", results_off_by(4e-3, 1))
+    assert "gradient of weight: L2 error" in gpu_check.failure(gpu_check.check_layer, *arguments)
+    monkeypatch.setattr(cases, "results", results_off_by(1e-6, 3))
+    assert gpu_check.failure(gpu_check.check_layer, *arguments) == "differs between two runs"
+
+
+def test_what_covers_a_layer_is_read_from_the_trials(gpu_check, monkeypatch, kernels):
+    gpu = SimpleNamespace(type="cuda", index=0)
+    trials = {"conv2d batch_norm, float32, x 1x8x4x4 nhwc": ("aten", {"sm80": float("inf"), "aten": 1.0})}
+    monkeypatch.setattr(gpu_check._library.C, "convolution_choices", lambda device: dict(trials))
+    monkeypatch.setattr(gpu_check.conv_cases, "results", lambda *_: trials.update(new))
+    new = {"conv2d weight_gradient, tf32, x 1x8x4x4 nhwc": ("aten", {"sm90a": float("inf"), "aten": 1.0})}
+    found = gpu_check.products_by_kernel(gpu, [None], [(None, None)])
+    assert found == {"sm90a": {"weight_gradient"}, "aten": {"weight_gradient"}}
 
 
 def test_a_check_that_stops_hides_no_other(checked, gpu_check, monkeypatch):
@@ -145,6 +183,7 @@ def test_owed_until_measured(owed, tmp_path):
     step = "step dcgan 64 px, batch 128"
     assert f"{step}: bfloat16, tf32, float32 (goal 5x eager, 1.5x the strongest PyTorch)" in first
     assert f"{step}, beside torch.compile: bfloat16, tf32" in first
+    assert "layers of DCGAN, batch 256: 40 in bfloat16" in first
     check_file(tmp_path / "nvidia-h200")
     case = next(c for c in owed.bench.all_cases("cuda") if str(c) == step)
     row = gpu_row(case, {"eager": 5e-3, "compile channels_last + graph": 2e-3, "fastgan + graph": 1e-3})

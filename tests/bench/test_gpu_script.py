@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 STUBS = {
-    "nvidia-smi": 'case "$*" in *--query-gpu=name*) echo "NVIDIA H200" ;; esac',
+    "nvidia-smi": """
+        case "$*" in *--query-gpu=name*) echo "NVIDIA H200" ;; *compute_cap*) echo "${CAPABILITY-9.0}" ;; esac""",
     "nvcc": "echo release 13.0",
     "ncu": "true",
     "timeout": 'shift 2; [[ -n ${LATE-} && "$*" == *"$LATE"* ]] && exit 124; exec "$@"',
@@ -63,14 +64,15 @@ def test_everything_passes(gpu_sh):
     status, output, files = gpu_sh()
     assert status == 0, output
     names = [line.split()[1] for line in verdicts(output)]
-    assert names[:5] == ["environment", "build", "check", "sanitize-memcheck", "sanitize-racecheck"]
-    assert names[5:] == [
+    assert names[:6] == ["environment", "build", "layouts", "check", "sanitize-memcheck", "sanitize-racecheck"]
+    assert names[6:] == [
         "ops-bfloat16", "ops-float32", "steps-bfloat16", "steps-tf32", "steps-float32", "penalty-bfloat16",
-        "penalty-tf32", "graphs", "ncu", "tests", "layers-bfloat16", "layers-tf32", "table",
+        "penalty-tf32", "graphs", "ncu", "tests", "networks-bfloat16", "networks-tf32", "layers_128-bfloat16",
+        "layers_128-tf32", "layers_128-float32", "layers_1024-bfloat16", "table",
     ]  # fmt: skip
     assert {line.split()[0] for line in verdicts(output)} == {"passed"} and "next:" not in output
     assert "c0ffee-check.json" in files and "c0ffee.log" in files and "c0ffee.md" in files
-    assert sum("-bench-" in name for name in files) == 9
+    assert sum("-bench-" in name for name in files) == 13
     assert (
         "asked: -m fastgan.bench --device cuda --impl kernel --dtype tf32 --only step dcgan 64 step wgan-gp" in output
     )
@@ -83,6 +85,13 @@ def test_parts_are_chosen_and_failures_told(gpu_sh):
         ["passed", "environment"], ["passed", "build"], ["FAILED", "check"], ["passed", "penalty-bfloat16"],
         ["passed", "penalty-tf32"], ["passed", "table"],
     ]  # fmt: skip
+    status, output, _ = gpu_sh("--parts", "layouts,layers_16,layers_64_compile", CAPABILITY="8.0")
+    assert status == 0 and "skipped  layouts (compute capability 8.0, not 9.0)" in output
+    asked = re.findall(
+        r"^asked: -m fastgan.bench .* --only (bn_act G bn_act D) .*(--no-memory.*)$", output, re.MULTILINE
+    )
+    assert asked == [("bn_act G bn_act D", "--no-memory --batch 16"), ("bn_act G bn_act D", "--no-memory --batch 64")]
+    assert len(re.findall(r"^asked: .*--compile", output, re.MULTILINE)) == 1
     status, output, _ = gpu_sh("--parts", "compile")
     assert status == 0 and len(re.findall(r"^asked: .*--compile", output, re.MULTILINE)) == 5
 
@@ -109,7 +118,7 @@ def test_missing_tools_and_wrong_options(gpu_sh):
     status, output, _ = gpu_sh("--parts", "ncu,sanitize", without=("ncu", "compute-sanitizer"))
     assert status == 0 and "skipped  ncu (not on PATH)" in output and "skipped  sanitize (no" in output
     status, output, _ = gpu_sh("--parts", "check,stpes")
-    assert status == 2 and "there is no part stpes; there are check,sanitize," in output
+    assert status == 2 and "there is no part stpes; there are layouts,check,sanitize," in output
     assert gpu_sh("--part", "check")[0] == 2
     status, output, _ = gpu_sh(FAIL="is_available")
     assert status == 2 and "has no torch that sees it; set PYTHON" in output

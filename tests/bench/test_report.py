@@ -138,7 +138,10 @@ def test_compare_refuses_unlike_hardware(tmp_path, facts):
 
 def test_command_line(tmp_path, facts, capsys):
     assert main(["--list", "--only", "step"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 5
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert main(["--list", "--batch", "2", "16", "--only", "G 512"]) == 0
+    names = capsys.readouterr().out.splitlines()
+    assert names == [f"conv_transpose2d_bn_act G 512->256 @4, batch {n}" for n in (2, 16)]
     old, new = str(tmp_path / "old.json"), str(tmp_path / "new.json")
     compared(tmp_path, facts, row(), row(ours=2.0))
     assert main(["--compare", old, old]) == 0
@@ -152,6 +155,7 @@ def test_command_line(tmp_path, facts, capsys):
     ("options", "message"),
     [
         ({"device": "toaster"}, "device is 'toaster'; it takes cpu, cuda or cuda:N"),
+        ({"batches": [8, 0]}, r"batches is \[8, 0\]; it takes 1 and more"),
         ({"dtype": "int8"}, "dtype is 'int8'; it takes one of float32"),
         ({"dtype": "float16", "selection": ["clip"]}, "in which none of the chosen benchmarks runs"),
     ],

@@ -36,7 +36,8 @@ def test_a_gpu_s_providers(case):
         assert (COPY in found) is bound_by_memory
         graphed = {p + GRAPH for p in (*plain, *([COPY] if bound_by_memory else []))}
         assert {p for p in found if is_graphed(p)} == (set() if mode == "backward" else graphed)
-        assert not set(case.cuda_goals) - {"eager", "strongest", "copy"}
+        for precision in bench.DTYPES:
+            assert not set(case.cuda_goals(mode, precision)) - {"eager", "strongest", "copy"}
 
 
 @pytest.mark.parametrize("case", [*CASES, *PASS_CASES], ids=str)

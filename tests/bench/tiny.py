@@ -9,6 +9,7 @@ from fastgan.bench.case import Case
 from fastgan.bench.clip_weights import CRITICS, ClipWeightsCase
 from fastgan.bench.conv_bn_act import ConvBnActCase
 from fastgan.bench.gradient_penalty import GradientPenaltyCase
+from fastgan.bench.network import NETWORKS, NetworkCase
 from fastgan.bench.passes import PASSES, PassCase
 from fastgan.bench.rmsprop import RMSpropCase
 from fastgan.bench.step import ARCHITECTURES, StepCase
@@ -33,6 +34,7 @@ CASES: list[Case] = [
     *CLIPS,
     *(RMSpropCase(clip) for clip in CLIPS),
     *(GradientPenaltyCase(c, 1.0, batch_size=4, image_size=16, ndf=8) for c in ("WGAN-GP", "instance norm")),
+    *(NetworkCase(n, batch_size=8, image_size=16, width=8) for n in NETWORKS),
     *(StepCase(a, batch_size=8, image_size=16, width=8) for a in ARCHITECTURES),
 ]
 # What only a GPU's list has.

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
+from fastgan import registry
+from fastgan.architectures.base import option
+from fastgan.architectures.dcgan import DCGAN
 from fastgan.cli import COMMANDS, main
 
 TINY = ["--model.image-size", "16", "--model.ngf", "4", "--model.ndf", "4", "--batch-size", "8", "--limit", "40"]
@@ -46,8 +52,8 @@ def test_train_help_has_one_line_for_every_option(capsys):
     with pytest.raises(SystemExit):
         main(["train", "wgan-gp", "--help"])
     out = capsys.readouterr().out
-    for option in ("--data", "--steps", "--model.lambda-gp", "--model.image-size", "--resume"):
-        assert option in out
+    for name in ("--data", "--steps", "--model.lambda-gp", "--model.image-size", "--resume"):
+        assert name in out
     assert "Gulrajani" in out
 
 
@@ -84,6 +90,73 @@ def test_train_refuses_other_options_of_a_run(run_folder, capsys):
     assert main(["train", "dcgan", *TINY, *SHORT, "--seed", "1", "--out", str(run_folder)]) == 2
     assert "trainer.seed: the run has 0, asked 1" in capsys.readouterr().err
     assert (run_folder / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.fixture
+def turns_nan(monkeypatch) -> str:
+    """A DCGAN whose discriminator's loss is NaN from a known step on, where the learning rate is above 1.5e-4."""
+    monkeypatch.setattr(registry, "_classes", dict(registry._classes))
+
+    @registry.register("turns_nan")
+    class TurnsNaN(DCGAN):
+        @dataclass(frozen=True)
+        class Config(DCGAN.Config):
+            nan_at: int = option(5, "the first step with a NaN")
+
+        def discriminator_loss(self, batch, step):
+            terms = super().discriminator_loss(batch, step)
+            if step + 1 >= self.config.nan_at and self.config.lr > 1.5e-4:
+                terms["adversarial"] = terms["adversarial"] * torch.nan
+            return terms
+
+    return TurnsNaN.name
+
+
+NAN = ["--steps", "8", "--log-every", "3", "--checkpoint-every", "2", "--sample-every", "8", "--metric", "none"]
+
+
+def test_a_nan_keeps_the_last_good_checkpoint_and_says_how_to_go_on(turns_nan, tmp_path, capsys):
+    out = tmp_path / "run"
+    argv = ["train", turns_nan, *TINY, *NAN, "--out", str(out)]
+    assert main(argv) == 2
+    sentence, command, *_ = capsys.readouterr().err.split("fastgan train: ")[1].splitlines()
+    assert sentence == (
+        "loss 'discriminator/adversarial' is nan in steps 5 to 6: training stopped; "
+        f"{out / 'checkpoints' / 'last.safetensors'} holds step 4, the last good state: go on from it with "
+        "resume='must' and a smaller learning rate"
+    )
+    assert sorted(file.name for file in (out / "checkpoints").iterdir()) == ["last.safetensors", "previous.safetensors"]
+    last = (out / "checkpoints" / "last.safetensors").read_bytes()
+    assert main(argv) == 2, "the same again diverges again"
+    assert (out / "checkpoints" / "last.safetensors").read_bytes() == last
+    capsys.readouterr()
+    assert command.strip().startswith("fastgan train turns_nan") and command.endswith("--resume must --model.lr 0.0001")
+    assert main(shlex.split(command)[1:]) == 0
+    assert "going on from step 4 of 8" in capsys.readouterr().err
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [3, 6, 8]
+    assert all(isinstance(record["discriminator/adversarial"], float) for record in records)
+
+
+def test_a_nan_before_any_checkpoint_begins_elsewhere(turns_nan, tmp_path, capsys):
+    argv = ["train", turns_nan, *TINY, *NAN, "--out", str(tmp_path / "run"), "--model.nan-at", "1"]
+    assert main([*argv, "--precision", "bfloat16"]) == 2
+    sentence, command, *_ = capsys.readouterr().err.split("fastgan train: ")[1].splitlines()
+    assert "is nan in steps 1 to 2: training stopped; no checkpoint was written: begin anew with a smaller" in sentence
+    assert sentence.endswith(", or precision='float32'")
+    assert main(shlex.split(command)[1:]) == 0
+    assert (tmp_path / "run-again" / "checkpoints" / "last.safetensors").exists()
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_gradient_alarm_and_precision_are_options(tmp_path, capsys, caplog):
+    options = ["--gradient-alarm", "1e-3", "--precision", "bfloat16", "--metric", "none"]
+    options += ["--out", str(tmp_path / "run")]
+    assert main(["train", "dcgan", *TINY, *SHORT, *options]) == 0
+    assert "the gradient of the discriminator has norm" in caplog.text
+    record = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert record["generator/gradient_norm"] > 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["trainer"]["precision"] == "bfloat16"
 
 
 def test_dry_run_writes_nothing(tmp_path, capsys):
@@ -138,13 +211,12 @@ def test_grey_folder_of_any_size_trains(tmp_path, capsys):
     (images / "broken.png").write_bytes(b"\x89PNG no more")
     options = ["--data", str(images), "--batch-size", "5", *TINY[:6], *SHORT]
     with pytest.warns(UserWarning, match=r"broken\.png"):
-        assert main(["train", "dcgan", *options, "--out", str(tmp_path / "run")]) == 0
+        assert main(["train", "dcgan", *options, "--skip-broken", "--out", str(tmp_path / "run")]) == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["architecture"]["config"]["channels"] == 1
-    strict = [*options, "--strict", "--out", str(tmp_path / "strict")]
-    assert main(["train", "dcgan", *strict]) == 2
+    assert main(["train", "dcgan", *options, "--out", str(tmp_path / "refused")]) == 2
     assert "broken.png" in capsys.readouterr().err
-    assert not (tmp_path / "strict").exists()
+    assert not (tmp_path / "refused").exists()
 
 
 def test_python_m_fastgan_is_the_command():

@@ -1,9 +1,11 @@
-"""csrc/cuda, and the CUDA half of csrc/ops over it, as shared libraries for the CPU, built once a session."""
+"""csrc/cuda, and the CUDA half of csrc/ops over it, as shared libraries for the CPU; and the session's builds."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,23 +15,41 @@ import fastgan.ops  # noqa: F401
 import fastgan.optim  # noqa: F401  (both define schemas)
 
 from .structs import Kernels
-from .toolchain import CSRC, HERE, compile_for_host, compile_race_detector
+from .toolchain import BUILDS, CSRC, HERE, build, compile_for_host, compile_race_detector, needs
 
 # These tests compile and call the kernels themselves: a run of the suite by the references has nothing new for them.
 collect_ignore_glob = ["test_*.py"] if os.environ.get("FASTGAN_IMPL") == "reference" else []
 
 
 @pytest.fixture(scope="session")
-def kernels_library(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("cuda_on_host")
-    convolutions = compile_for_host(folder / "conv_kernels.o", HERE / "conv_kernels.cpp", "-O1", "-c", "-fPIC")
-    flags = ["-O1", "-shared", "-fPIC"]
-    return compile_for_host(folder / "kernels.so", HERE / "kernels.cpp", *flags, link=[str(convolutions)])
+def builds(request, tmp_path_factory) -> Iterator[dict[str, Future]]:
+    """Every build that this session's tests take, and what it needs, under way from the first test that takes one."""
+    taken = {name for item in request.session.items for name in item.fixturenames}
+    for name in reversed(BUILDS):
+        if name in taken:
+            taken.update(needs(BUILDS[name]))
+    pool, made = ThreadPoolExecutor(os.cpu_count()), {}
+
+    def make(name: str, folder: Path) -> object:
+        return BUILDS[name](folder, *(made[other].result() for other in needs(BUILDS[name])))
+
+    for name in filter(taken.__contains__, BUILDS):
+        made[name] = pool.submit(make, name, tmp_path_factory.mktemp(name))
+    yield made
+    pool.shutdown(cancel_futures=True)
 
 
-@pytest.fixture(scope="session")
-def race_detector(tmp_path_factory) -> Path:
-    return compile_race_detector(tmp_path_factory.mktemp("race_detector") / "races.o")
+@build
+def race_detector(folder) -> Path:
+    return compile_race_detector(folder / "races.o")
+
+
+@build
+def kernels_library(folder) -> Path:
+    flags = ["-O1", "-c", "-fPIC"]  # the products run for longer than they compile
+    convolutions = compile_for_host(folder / "conv_kernels.o", HERE / "conv_kernels.cpp", *flags)
+    output = folder / "kernels.so"
+    return compile_for_host(output, HERE / "kernels.cpp", "-shared", "-fPIC", link=[str(convolutions)])
 
 
 @pytest.fixture(scope="session")
@@ -43,20 +63,23 @@ def any_order(host_kernels) -> None:
     host_kernels.set_order("random")
 
 
-@pytest.fixture(scope="session")
-def ops(kernels_library):
-    """torch.ops.cuda_on_host: fastgan's CUDA implementations for CPU tensors, under fastgan's own schemas."""
+@build
+def ops_library(folder, kernels_library) -> Path:
     torch_root = Path(torch.__file__).parent
     flags = ["-O0", "-shared", "-fPIC", "-fvisibility=hidden", f"-I{CSRC}", "-isystem", str(torch_root / "include")]
     flags += ["-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY", "-DUSE_CUDA", "-Wno-psabi"]
     link = [str(kernels_library), "-Wl,--no-as-needed", f"-L{torch_root / 'lib'}", "-ltorch"]
-    output = kernels_library.with_name("ops.so")
-    compile_for_host(output, HERE / "ops.cpp", *flags, link=link)
+    return compile_for_host(folder / "ops.so", HERE / "ops.cpp", *flags, link=link)
+
+
+@pytest.fixture(scope="session")
+def ops(kernels_library, ops_library):
+    """torch.ops.cuda_on_host: fastgan's CUDA implementations for CPU tensors, under fastgan's own schemas."""
     library = torch.library.Library("cuda_on_host", "FRAGMENT")
     for name in filter(lambda name: name.startswith("fastgan::"), torch._C._dispatch_get_all_op_names()):
         (schema,) = torch._C._jit_get_schemas_for_operator(name)
         library.define(str(schema).removeprefix("fastgan::"))
-    torch.ops.load_library(output)
+    torch.ops.load_library(ops_library)
     yield torch.ops.cuda_on_host
     library._destroy()
 
@@ -83,8 +106,8 @@ class Device:
 
 
 @pytest.fixture
-def device(ops, kernels_library):
-    device = Device(kernels_library.with_name("ops.so"))
+def device(ops, ops_library):
+    device = Device(ops_library)
     yield device
     device.set()
     device.set_times(1.0)

@@ -1,11 +1,10 @@
-// csrc/cuda/conv_gemm_sm90a.cu for the executor, behind C functions for test_conv_sm90a.py; pointers are host memory.
+// csrc/cuda/conv_gemm*_sm90a.cu compiled for the executor, as conv_kernels.cpp does the kernels for sm_80.
+#define FASTGAN_CONV_BLOCKS 8  // so that small images take every tile and blocks take several in turn
+#include "bn_stats.cu"         // the statistics of a split convolution
 #include "conv_gemm_sm90a.cu"
+#include "conv_gemm_weight_grad_sm90a.cu"
 
-using namespace fastgan::cuda;
-
-namespace {
-std::string message;
-}
+#include "kernel_calls.h"
 
 extern "C" {
 
@@ -14,37 +13,24 @@ void set_options(int order, int landing) {
   cuda_on_host::options.landing = static_cast<cuda_on_host::Landing>(landing);
 }
 
-// shape: samples, coarse h, w, channels, fine h, w, channels, kernel, stride, padding. moments: mean, var, invstd or
-// null. Returns null or the text of the error.
-const char* conv_gemm_sm90a_on_host(const int64_t* shape, int direction, int dtype, const void* x, const void* weight,
-                                    const void* bias, void* out, float* moments) {
-  const int kernel = static_cast<int>(shape[7]), stride = static_cast<int>(shape[8]);
-  const int padding = static_cast<int>(shape[9]);
-  ConvGemmParams p{};
-  p.shape = {shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], shape[6],
-             kernel,   kernel,   stride,   stride,   padding,  padding};
-  p.direction = static_cast<ConvDirection>(direction);
-  p.dtype = static_cast<DType>(dtype);
-  p.x = x;
-  p.weight = weight;
-  p.weight_layout = Layout::ChannelsLast;
-  p.bias = bias;
-  p.out = out;
-  p.epilogue = moments ? ConvEpilogue::Statistics : ConvEpilogue::Store;
-  if (moments) {
-    const int64_t channels = p.direction == ConvDirection::Up ? shape[6] : shape[3];
-    p.mean = moments, p.var = moments + channels, p.invstd = moments + 2 * channels;
-    p.eps = 1e-5f;
-  }
-  try {
-    std::vector<unsigned char> workspace(static_cast<size_t>(conv_gemm_sm90a_workspace(p)) + 16, 0xFF);
-    p.workspace = workspace.data();
-    const cudaError_t status = conv_gemm_sm90a(p, nullptr);
-    if (status == cudaSuccess) return nullptr;
-    message = "launch returned error " + std::to_string(static_cast<int>(status));
-  } catch (const std::exception& e) {
-    message = e.what();
-  }
-  return message.c_str();
+const char* run_conv_gemm_sm90a(ConvGemmParams p) {
+  const auto memory = workspace(conv_gemm_sm90a_workspace(p));
+  p.workspace = memory.get();
+  return guarded([&] { return conv_gemm_sm90a(p, nullptr); });
 }
+const char* run_conv_gemm_weight_grad_sm90a(ConvWeightGradParams p) {
+  const auto memory = workspace(conv_gemm_weight_grad_sm90a_workspace(p));
+  p.workspace = memory.get();
+  return guarded([&] { return conv_gemm_weight_grad_sm90a(p, nullptr); });
 }
+
+// How a call is cut: rows and columns of a tile, splits of K.
+void plan_of_conv_gemm_sm90a(ConvGemmParams p, int* plan) {
+  const ConvSm90aPlan found = plan_conv_gemm_sm90a(p);
+  plan[0] = found.rows, plan[1] = found.columns, plan[2] = found.args.splits;
+}
+void plan_of_conv_gemm_weight_grad_sm90a(ConvWeightGradParams p, int* plan) {
+  plan[0] = 128, plan[1] = weight_grad_columns(p), plan[2] = plan_weight_grad_sm90a(p).splits;
+}
+
+}  // extern "C"

@@ -1,4 +1,4 @@
-// What sweep.cpp and sweep_conv.cpp share: memory of exactly the right size, and the list of what ran.
+// What the sweeps share: memory of exactly the right size, and the list of what ran.
 #pragma once
 
 #include <cstdio>

@@ -1,6 +1,6 @@
 // sweep.cpp for the convolutions: ragged and aligned channels, odd sizes, tiles of every size, splits of K.
-#include "bn_stats.cu"  // the statistics of a split convolution
 #include "conv_kernels.cpp"
+#include "conv_sm90a.cpp"
 #include "sweep.h"
 
 namespace {
@@ -25,6 +25,30 @@ void convolutions(DType dtype, int64_t n, int64_t coarse, int64_t fine, int64_t 
         run_conv_gemm_weight_grad({shape, dtype, true, small, large, grad, Layout::ChannelsFirst, nullptr}));
 }
 
+// The same on sm_90a; `side` of the coarse image, no padding, a stride as large as the kernel.
+void convolutions_sm90a(int64_t n, int64_t coarse, int64_t fine, int64_t side, int kernel, ConvEpilogue epilogue) {
+  constexpr DType kType = DType::BFloat16;
+  const int64_t large_side = side * kernel;
+  const ConvShape shape{n, side, side, coarse, large_side, large_side, fine, kernel, kernel, kernel, kernel, 0, 0};
+  const Buffer small(n * side * side * coarse, kType), large(n * large_side * large_side * fine, kType);
+  const Buffer weight(coarse * fine * kernel * kernel, kType), grad(coarse * fine * kernel * kernel, kType);
+  for (ConvDirection direction : {ConvDirection::Up, ConvDirection::Down}) {
+    const bool up = direction == ConvDirection::Up;
+    const int64_t channels = up ? fine : coarse;
+    const auto vector = [&] { return Buffer(channels, DType::Float32); };
+    const Buffer bias(channels, kType), mean = vector(), var = vector(), invstd = vector(), gamma = vector(), beta = vector();
+    const Buffer out(up ? n * large_side * large_side * fine : n * side * side * coarse, kType);
+    check("conv_gemm_sm90a",
+          run_conv_gemm_sm90a({shape, direction, kType, false, up ? small : large, weight, Layout::ChannelsLast, bias, out,
+                               nullptr, epilogue, mean, var, invstd, 1e-5f, {mean, invstd, gamma, beta, DType::Float32},
+                               Activation::LeakyRelu, 0.2f, nullptr}));
+  }
+  for (Layout layout : {Layout::ChannelsFirst, Layout::ChannelsLast}) {
+    check("conv_gemm_weight_grad_sm90a",
+          run_conv_gemm_weight_grad_sm90a({shape, kType, false, small, large, grad, layout, nullptr}));
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -34,5 +58,8 @@ int main() {
     convolutions(dtype, 1, 72, 8, 4, ConvEpilogue::Normalise, 0);
     if (dtype == DType::BFloat16) convolutions(dtype, 2, 8, 72, 18, ConvEpilogue::Statistics, 0);
   }
+  convolutions_sm90a(1, 8, 136, 5, 2, ConvEpilogue::Normalise);
+  convolutions_sm90a(1, 600, 8, 3, 1, ConvEpilogue::Statistics);  // Up: splits, and a ring that goes round
+  convolutions_sm90a(1, 72, 8, 33, 1, ConvEpilogue::Statistics);  // Down: 256 x 128; the weight gradient: splits
   return report();
 }

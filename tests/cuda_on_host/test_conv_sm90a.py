@@ -1,83 +1,139 @@
-"""csrc/cuda/conv_gemm_sm90a.cu over the executor against PyTorch's convolutions in float64: both directions, thread
-orders and landing times, phases, tails of every tile dimension, statistics; and under the race detector."""
+"""csrc/cuda/conv_gemm*_sm90a.cu over the executor against PyTorch's convolutions in float64: both directions and the
+weight gradient, thread orders and landing times, phases, tails of every tile dimension, epilogues, splits of K; faults
+that the race detector finds (without one they do not race: sweep_conv.cpp)."""
 
 from __future__ import annotations
 
 import ctypes
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
-from numerics import SUM_ULPS, assert_within_oracle
+from numerics import SUM_ULPS, assert_within_float_sums, assert_within_oracle
 from torch.nn.functional import conv2d, conv_transpose2d
+from torch.nn.grad import conv2d_weight
 
-from .structs import DTYPES, ORDERS
+from .structs import ACTIVATIONS, DTYPES, ORDERS, BnChannels, ConvGemmParams, ConvShape, ConvWeightGradParams
+from .test_kernels import SLOPE, act
 from .toolchain import HERE, compile_for_host, compile_with_races, faulty_sources
 
 DIRECTIONS = {"up": 0, "down": 1}
+STORE, STATISTICS, NORMALISE, BATCH_NORM = range(4)
+CHANNELS_LAST = 1
 MODES = list(itertools.product(ORDERS.values(), (0, 1)))  # landing late, eager
 EPS = 1e-5
-K4, K3, K5, K3_UP, K2 = (4, 2, 1, 0), (3, 1, 1, 0), (5, 2, 2, 1), (3, 2, 1, 1), (2, 2, 0, 0)
-
+K4, K3, K5, K3_UP, K2, K1 = (4, 2, 1, 0), (3, 1, 1, 0), (5, 2, 2, 1), (3, 2, 1, 1), (2, 2, 0, 0), (1, 1, 0, 0)
 
 SOURCE = HERE / "conv_sm90a.cpp"
 
 
-def load(path) -> ctypes.CDLL:
-    library = ctypes.CDLL(path)
-    library.conv_gemm_sm90a_on_host.restype = ctypes.c_char_p
-    return library
+class Library:
+    def __init__(self, path: Path) -> None:
+        self.calls = ctypes.CDLL(path)
+        for name, params in (("conv_gemm", ConvGemmParams), ("conv_gemm_weight_grad", ConvWeightGradParams)):
+            run, plan = (getattr(self.calls, f"{prefix}_{name}_sm90a") for prefix in ("run", "plan_of"))
+            run.argtypes, run.restype = [params], ctypes.c_char_p
+            plan.argtypes, plan.restype = [params, ctypes.POINTER(ctypes.c_int)], None
+
+    def run(self, params, order: int = 0, landing: int = 0) -> str | None:
+        self.calls.set_options(order, landing)
+        error = getattr(self.calls, f"run_{name_of(params)}_sm90a")(params)
+        return error and error.decode()
+
+    def plan(self, params) -> tuple[int, ...]:
+        """Rows and columns of a tile, and splits."""
+        plan = (ctypes.c_int * 3)()
+        getattr(self.calls, f"plan_of_{name_of(params)}_sm90a")(params, plan)
+        return tuple(plan)
+
+
+def name_of(params) -> str:
+    return "conv_gemm" if isinstance(params, ConvGemmParams) else "conv_gemm_weight_grad"
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory) -> ctypes.CDLL:
+def library(tmp_path_factory) -> Library:
     output = tmp_path_factory.mktemp("conv_sm90a") / "conv_sm90a.so"
-    return load(compile_for_host(output, SOURCE, "-O1", "-shared", "-fPIC"))
+    return Library(compile_for_host(output, SOURCE, "-O1", "-shared", "-fPIC"))
 
 
 def channels_last(t: torch.Tensor) -> torch.Tensor:
     return t.contiguous(memory_format=torch.channels_last)
 
 
-class Case:
-    """A layer with random operands; coarse (N, C, h, w), fine (N, c, H, W), weight (C, c, k, k)."""
+def pointers(**tensors: torch.Tensor) -> dict[str, int]:
+    return {name: tensor.data_ptr() for name, tensor in tensors.items()}
 
-    def __init__(self, direction, samples, side, coarse, fine, geometry, dtype, width=0):
+
+class Layer:
+    """Coarse images (N, C, h, w), fine ones (N, c, H, W) and weights (C, c, k, k), with random elements."""
+
+    def __init__(self, samples, side, coarse, fine, geometry, dtype=torch.bfloat16, width=0):
         self.kernel, self.stride, self.padding, self.output_padding = geometry
-        generator = torch.Generator().manual_seed(samples * 1000 + side + coarse + fine)
-        self.direction, self.dtype = direction, dtype
-        size = (samples, coarse, side, width or side)
-        weight = torch.randn(coarse, fine, self.kernel, self.kernel, generator=generator) / 8
-        self.weight = channels_last(weight.to(dtype))
-        self.coarse_size = size
-        larger = [(s - 1) * self.stride - 2 * self.padding + self.kernel + self.output_padding for s in size[2:]]
-        self.fine_size = (samples, fine, *larger)
-        x_size, out_size = (size, self.fine_size) if direction == "up" else (self.fine_size, size)
-        self.x = channels_last(torch.randn(x_size, generator=generator).to(dtype))
-        self.bias = torch.randn(out_size[1], generator=generator).to(dtype)
-        self.out = channels_last(torch.full(out_size, float("nan"), dtype=dtype))
-        self.moments = torch.full((3, out_size[1]), float("nan"))
+        self.dtype, self.coarse, self.fine, self.samples = dtype, coarse, fine, samples
+        self.coarse_size = (side, width or side)
+        self.fine_size = tuple(
+            (s - 1) * self.stride - 2 * self.padding + self.kernel + self.output_padding for s in self.coarse_size
+        )
+        square = [v for v in (self.kernel, self.stride, self.padding) for _ in range(2)]
+        self.shape = ConvShape(samples, *self.coarse_size, coarse, *self.fine_size, fine, *square)
+        self.generator = torch.Generator().manual_seed(samples * 1000 + side + coarse + fine)
+
+    def random(self, *size: int) -> torch.Tensor:
+        return torch.randn(size, generator=self.generator).to(self.dtype)
+
+    def coarse_image(self) -> torch.Tensor:
+        return channels_last(self.random(self.samples, self.coarse, *self.coarse_size))
+
+    def fine_image(self) -> torch.Tensor:
+        return channels_last(self.random(self.samples, self.fine, *self.fine_size))
+
+    def weight(self) -> torch.Tensor:
+        return channels_last(self.random(self.coarse, self.fine, self.kernel, self.kernel) / 8)
+
+
+class Convolution:
+    """A layer's convolution from its fine images to its coarse ones (down), or transposed, back (up)."""
+
+    def __init__(self, layer: Layer, direction: str, epilogue: int = STATISTICS, activation: str = "none"):
+        self.layer, self.direction = layer, direction
+        self.activation, self.epilogue = activation, epilogue
+        up = direction == "up"
+        self.x, out = (layer.coarse_image(), layer.fine_image()) if up else (layer.fine_image(), layer.coarse_image())
+        self.weight = layer.weight()
+        channels = out.shape[1]
+        self.bias = layer.random(channels)
+        self.out = out.fill_(torch.nan)
+        self.moments = torch.full((3, channels), torch.nan)
+        self.norm = {name: layer.random(channels).float() for name in ("mean", "invstd", "gamma", "beta")}
+        moments = dict(zip(("mean", "var", "invstd"), self.moments, strict=True))
+        self.params = ConvGemmParams(
+            shape=layer.shape, direction=DIRECTIONS[direction], dtype=DTYPES[layer.dtype],
+            weight_layout=CHANNELS_LAST, epilogue=epilogue, eps=EPS, negative_slope=SLOPE,
+            activation=ACTIVATIONS[activation], channels=BnChannels(**pointers(**self.norm)),
+            **pointers(x=self.x, weight=self.weight, bias=self.bias, out=self.out, **moments),
+        )  # fmt: skip
 
     def formula(self, dtype: torch.dtype) -> torch.Tensor:
+        layer = self.layer
         x, weight, bias = (t.to(dtype) for t in (self.x, self.weight, self.bias))
         if self.direction == "up":
-            return conv_transpose2d(x, weight, bias, self.stride, self.padding, self.output_padding)
-        return conv2d(x, weight, bias, self.stride, self.padding)
-
-    def run(self, library: ctypes.CDLL, order: int = 0, landing: int = 0, statistics: bool = True) -> str | None:
-        library.set_options(order, landing)
-        n, coarse, h, w = self.coarse_size
-        _, fine, fine_h, fine_w = self.fine_size
-        values = (n, h, w, coarse, fine_h, fine_w, fine, self.kernel, self.stride, self.padding)
-        pointers = [t.data_ptr() for t in (self.x, self.weight, self.bias, self.out)]
-        pointers.append(self.moments.data_ptr() if statistics else None)
-        direction, dtype = DIRECTIONS[self.direction], DTYPES[self.dtype]
-        shape = (ctypes.c_int64 * len(values))(*values)
-        error = library.conv_gemm_sm90a_on_host(shape, direction, dtype, *map(ctypes.c_void_p, pointers))
-        return error and error.decode()
+            z = conv_transpose2d(x, weight, bias, layer.stride, layer.padding, layer.output_padding)
+        else:
+            z = conv2d(x, weight, bias, layer.stride, layer.padding)
+        if self.epilogue != NORMALISE:
+            return z
+        mean, invstd, gamma, beta = (v.to(dtype).view(1, -1, 1, 1) for v in self.norm.values())
+        return act((z - mean) * gamma * invstd + beta, self.activation)
 
     def check(self) -> None:
-        assert_within_oracle(self.out, self.formula(torch.float64), self.formula(torch.float32).to(self.dtype), "out")
+        exact, baseline = self.formula(torch.float64), self.formula(torch.float32).to(self.layer.dtype)
+        assert_within_oracle(self.out, exact, baseline, "out")
+        if self.epilogue == STATISTICS:
+            self.check_statistics()
+        else:
+            assert self.moments.isnan().all()
 
     def check_statistics(self) -> None:
         z = self.out.double().transpose(0, 1).flatten(1)  # of z as stored
@@ -87,65 +143,134 @@ class Case:
             scale = z.std(1, correction=0) if name == "mean" else None
             assert_within_oracle(actual, oracle, oracle.float(), name, scale=scale, ulps=SUM_ULPS)
 
+    def bits(self) -> tuple[bytes, bytes]:
+        return self.out.view(torch.int16).numpy().tobytes(), self.moments.numpy().tobytes()
 
-@pytest.mark.parametrize("direction", DIRECTIONS)
-def test_kernel_4_in_every_order_and_timing(library, direction):
+
+class WeightGradient:
+    def __init__(self, layer: Layer, contiguous: bool = False):
+        self.layer = layer
+        self.coarse, self.fine, grad = layer.coarse_image(), layer.fine_image(), layer.weight()
+        self.grad = (grad.contiguous() if contiguous else grad).fill_(torch.nan)
+        self.params = ConvWeightGradParams(
+            shape=layer.shape, dtype=DTYPES[layer.dtype], weight_layout=0 if contiguous else CHANNELS_LAST,
+            **pointers(coarse=self.coarse, fine=self.fine, grad_weight=self.grad),
+        )  # fmt: skip
+
+    def check(self) -> None:
+        layer = self.layer
+        coarse, fine = self.coarse.double(), self.fine.double()
+        sizes = dict(weight_size=self.grad.shape, stride=layer.stride, padding=layer.padding)
+        exact = conv2d_weight(fine, grad_output=coarse, **sizes)
+        magnitude = conv2d_weight(fine.abs(), grad_output=coarse.abs(), **sizes)
+        assert_within_float_sums(self.grad, exact, magnitude, coarse[:, 0].numel())
+
+    def bits(self) -> bytes:
+        return self.grad.view(torch.int16).numpy().tobytes()
+
+
+LAYERS = [
+    Layer(1, 1, 8, 8, K4, torch.float16),  # one coarse pixel
+    Layer(9, 4, 64, 64, K4),  # samples of several tiles, the last one short
+    Layer(1, 5, 8, 200, K4, torch.float16, width=9),  # odd sides, two blocks of columns of Up, the last one short
+    Layer(1, 3, 264, 16, K4, width=40),  # many steps a tap; wider than high
+    Layer(9, 4, 24, 136, K4),  # Up: 256 x 128
+    Layer(5, 16, 72, 8, K3),  # Down: 256 x 128
+    Layer(1, 6, 264, 24, K3),  # Up: splits
+    Layer(2, 5, 24, 16, K5),
+    Layer(2, 5, 24, 16, K3_UP),
+    Layer(2, 5, 24, 16, K2),
+    Layer(1, 31, 24, 16, K1),  # weight gradient: splits
+]
+layers = pytest.mark.parametrize("layer", LAYERS, ids=range(len(LAYERS)))
+
+
+def test_the_layers_take_every_tile_and_splits(library):
+    """Otherwise the tests below say nothing about some of the code."""
+    taken = set()
+    for layer in LAYERS:
+        for name, call in (
+            *((direction, Convolution(layer, direction)) for direction in DIRECTIONS),
+            ("weight gradient", WeightGradient(layer)),
+        ):
+            rows, columns, splits = library.plan(call.params)
+            taken |= {(name, rows, columns), (name, splits > 1)}
+    assert taken == {
+        *((d, rows, columns) for d in DIRECTIONS for rows, columns in ((128, 64), (128, 128), (256, 128))),
+        *(("weight gradient", 128, columns) for columns in (64, 128)),
+        *((name, split) for name in (*DIRECTIONS, "weight gradient") for split in (False, True)),
+    }
+
+
+@pytest.mark.parametrize("what", [*DIRECTIONS, "weight gradient"])
+def test_kernel_4_in_every_order_and_timing(library, what):
+    layer = Layer(3, 4, 72, 136, K4)
+    call = Convolution(layer, what) if what in DIRECTIONS else WeightGradient(layer)
     bits = set()
     for order, landing in MODES:
-        case = Case(direction, 3, 4, 72, 136, K4, torch.bfloat16)
-        assert case.run(library, order, landing) is None
-        case.check()
-        case.check_statistics()
-        bits.add((case.out.view(torch.int16).numpy().tobytes(), case.moments.numpy().tobytes()))
+        assert library.run(call.params, order, landing) is None
+        call.check()
+        bits.add(call.bits())
     assert len(bits) == 1, "the order of threads changes the result"
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-@pytest.mark.parametrize(
-    ("samples", "side", "coarse", "fine", "geometry", "dtype", "width"),
-    [
-        (1, 1, 8, 8, K4, torch.float16, 0),  # one coarse pixel
-        (9, 4, 64, 64, K4, torch.bfloat16, 0),  # samples of several tiles, the last one short
-        (1, 5, 8, 200, K4, torch.float16, 9),  # odd sides, two blocks of columns of Up, the last one short
-        (1, 3, 264, 16, K4, torch.bfloat16, 40),  # many steps a tap; wider than high
-        (2, 6, 64, 24, K3, torch.bfloat16, 0),
-        (2, 5, 24, 16, K5, torch.bfloat16, 0),
-        (2, 5, 24, 16, K3_UP, torch.bfloat16, 0),
-        (2, 5, 24, 16, K2, torch.bfloat16, 0),
-    ],
-)
-def test_shapes(library, direction, samples, side, coarse, fine, geometry, dtype, width):
-    case = Case(direction, samples, side, coarse, fine, geometry, dtype, width)
-    assert case.run(library) is None
-    case.check()
-    case.check_statistics()
+@layers
+def test_convolution(library, layer, direction):
+    call = Convolution(layer, direction)
+    assert library.run(call.params) is None
+    call.check()
 
 
-def test_no_race(tmp_path, race_detector):
-    library = load(compile_with_races(tmp_path / "races.so", SOURCE, race_detector, "-shared"))
-    for direction, landing in itertools.product(DIRECTIONS, (0, 1)):
-        case = Case(direction, 1, 4, 72, 72, K4, torch.bfloat16)
-        assert case.run(library, ORDERS["random"], landing) is None
+@layers
+def test_weight_gradient(library, layer):
+    call = WeightGradient(layer)
+    assert library.run(call.params) is None
+    call.check()
 
 
-def test_a_stage_released_while_it_is_read_is_a_race(tmp_path, race_detector):
-    release = (
-        "if (previous && threadIdx.x % kWarp == 0) mbarrier_arrive(previous);\n    previous = empty + place.stage;"
-    )
-    early = "previous = empty + place.stage;\n    if (threadIdx.x % kWarp == 0) mbarrier_arrive(previous);"
-    sources = faulty_sources(tmp_path, ("conv_gemm_sm90a.cu", release, early))
-    library = load(compile_with_races(tmp_path / "races.so", SOURCE, race_detector, "-shared", csrc=sources))
-    error = Case("down", 1, 4, 72, 72, K4, torch.bfloat16).run(library)
-    assert "race on shared memory" in error and "wgmma's read" in error
+def test_gradient_of_a_contiguous_weight(library):
+    for layer in (LAYERS[2], LAYERS[10]):  # one split, several
+        call = WeightGradient(layer, contiguous=True)
+        assert library.run(call.params) is None
+        call.check()
+
+
+@pytest.mark.parametrize("activation", ["none", "relu", "leaky_relu"])
+@pytest.mark.parametrize(("number", "direction"), [(2, "up"), (2, "down"), (4, "up")], ids=str)
+def test_normalise(library, number, direction, activation):
+    """Tiles of both heights, and a split product."""
+    call = Convolution(LAYERS[number], direction, NORMALISE, activation)
+    assert library.run(call.params) is None
+    call.check()
 
 
 def test_without_statistics_nothing_but_the_product_is_written(library):
-    case = Case("up", 2, 4, 8, 8, K4, torch.bfloat16)
-    assert case.run(library, statistics=False) is None
-    case.check()
-    assert case.moments.isnan().all()
+    call = Convolution(LAYERS[1], "up", STORE)
+    assert library.run(call.params) is None
+    call.check()
 
 
 def test_what_is_not_covered_is_refused(library):
-    not_whole_chunks = Case("up", 1, 4, 8, 12, K4, torch.bfloat16)
-    assert not_whole_chunks.run(library) == "launch returned error 801"  # cudaErrorNotSupported
+    calls = [Convolution(LAYERS[1], "up", NORMALISE, "tanh"), Convolution(LAYERS[1], "up", BATCH_NORM)]
+    not_whole_chunks = Layer(1, 4, 8, 12, K4)
+    calls += [Convolution(not_whole_chunks, "up"), WeightGradient(not_whole_chunks)]
+    for call in calls:
+        assert library.run(call.params) == "launch returned error 801"  # cudaErrorNotSupported
+
+
+def test_faults_are_races(tmp_path, race_detector):
+    release = (
+        "if (previous && threadIdx.x % kWarp == 0) mbarrier_arrive(previous);\n        previous = empty_ + place_;"
+    )
+    early = "previous = empty_ + place_;\n        if (threadIdx.x % kWarp == 0) mbarrier_arrive(previous);"
+    sources = faulty_sources(
+        tmp_path,
+        ("wgmma_gemm_sm90a.cuh", release, early),
+        ("conv_gemm_weight_grad_sm90a.cu", "static_cast<int64_t>(tile.split) * args.taps + ", ""),
+    )
+    library = Library(compile_with_races(tmp_path / "races.so", SOURCE, race_detector, "-shared", csrc=sources))
+    released_while_read = library.run(Convolution(Layer(1, 4, 72, 72, K4), "up").params)
+    assert "race on shared memory" in released_while_read and "wgmma's read" in released_while_read
+    one_place_for_all_splits = library.run(WeightGradient(LAYERS[10]).params)
+    assert "race on global memory" in one_place_for_all_splits and "_weight_grad_sm90a.cu" in one_place_for_all_splits

@@ -7,21 +7,20 @@ import ctypes
 import pytest
 import torch
 
-from .toolchain import HERE, compile_for_host
+from .toolchain import HERE, build, compile_for_host
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("executor")
-    return ctypes.CDLL(str(compile_for_host(folder / "probe.so", HERE / "probe.cpp", "-O1", "-shared", "-fPIC")))
+@build
+def probe(folder) -> ctypes.CDLL:
+    return ctypes.CDLL(str(compile_for_host(folder / "probe.so", HERE / "probe.cpp", "-shared", "-fPIC")))
 
 
 @pytest.fixture(params=[0, 1, 2], ids=["forward", "reverse", "random"])
-def run(request, library):
-    library.set_order(request.param)
+def run(request, probe):
+    probe.set_order(request.param)
 
     def call(name: str, *tensors: torch.Tensor) -> str | None:
-        function = getattr(library, f"run_{name}")
+        function = getattr(probe, f"run_{name}")
         function.restype, function.argtypes = ctypes.c_char_p, [ctypes.c_void_p] * len(tensors)
         error = function(*(t.data_ptr() for t in tensors))
         return error and error.decode()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from .structs import ORDERS
-from .toolchain import HERE, compile_both_ways, line_of
+from .toolchain import HERE, build, compile_both_ways, line_of
 
 SOURCE = HERE / "pipelines.cuh"
 LANDINGS = {"late": 0, "eager": 1}
@@ -49,10 +49,10 @@ REPORTS = {
 ONLY_AS_RACES = {"NoProxyFence", "NoFence"}
 
 
-@pytest.fixture(scope="module")
-def executables(tmp_path_factory, race_detector) -> dict[str, Path]:
+@build
+def pipelines(folder, race_detector) -> dict[str, Path]:
     """pipelines.cpp as plain code, and with the race detector."""
-    return compile_both_ways(tmp_path_factory.mktemp("pipelines"), HERE / "pipelines.cpp", race_detector)
+    return compile_both_ways(folder, HERE / "pipelines.cpp", race_detector)
 
 
 def run(executable: Path, kernel: str, fault: str, order: str, landing: str) -> str:
@@ -64,8 +64,8 @@ def run(executable: Path, kernel: str, fault: str, order: str, landing: str) -> 
 
 @pytest.mark.parametrize("build", ["plain", "races"])
 @pytest.mark.parametrize("kernel", ["gemm", "ring", "grid_sum"])
-def test_right_kernels_are_right_in_every_order_and_timing(executables, kernel, build):
-    assert [run(executables[build], kernel, "None", *mode) for mode in MODES] == ["right"] * len(MODES)
+def test_right_kernels_are_right_in_every_order_and_timing(pipelines, kernel, build):
+    assert [run(pipelines[build], kernel, "None", *mode) for mode in MODES] == ["right"] * len(MODES)
 
 
 def test_every_fault_has_a_report():
@@ -73,10 +73,10 @@ def test_every_fault_has_a_report():
 
 
 @pytest.mark.parametrize("fault", REPORTS)
-def test_a_fault_is_reported_with_its_line(executables, fault):
+def test_a_fault_is_reported_with_its_line(pipelines, fault):
     kernel, text, *sites = REPORTS[fault]
     for mode in MODES:
-        report = run(executables["races"], kernel, fault, *mode)
+        report = run(pipelines["races"], kernel, fault, *mode)
         assert re.search(text, report, re.DOTALL), f"{mode}: {report}"
         named = {int(line) for line in re.findall(rf"{SOURCE.name}:(\d+)", report)}
         for alternatives in sites:
@@ -84,6 +84,6 @@ def test_a_fault_is_reported_with_its_line(executables, fault):
 
 
 @pytest.mark.parametrize("fault", REPORTS.keys() - ONLY_AS_RACES)
-def test_without_the_race_detector_some_order_or_timing_shows_a_fault(executables, fault):
+def test_without_the_race_detector_some_order_or_timing_shows_a_fault(pipelines, fault):
     """What test_kernels.py, which runs without it, relies on."""
-    assert any(run(executables["plain"], REPORTS[fault][0], fault, *mode) != "right" for mode in MODES)
+    assert any(run(pipelines["plain"], REPORTS[fault][0], fault, *mode) != "right" for mode in MODES)

@@ -7,33 +7,47 @@ import subprocess
 from pathlib import Path
 
 from .structs import PARAMS
-from .toolchain import CSRC, HERE, compile_with_races, faulty_sources, line_of
+from .toolchain import HERE, build, compile_with_races, faulty_sources, line_of
 
 
-def sweep(folder: Path, detector: Path, source: str = "sweep.cpp", csrc: Path = CSRC) -> str:
-    executable = compile_with_races(folder / "sweep", HERE / source, detector, csrc=csrc)
-    return subprocess.run([executable], capture_output=True, text=True, timeout=120).stdout
+@build
+def race_sweeps(folder, race_detector) -> list[Path]:
+    return [compile_with_races(folder / name, HERE / f"{name}.cpp", race_detector) for name in ("sweep", "sweep_conv")]
 
 
-def test_no_kernel_races(tmp_path, race_detector):
-    ran = set()
-    for source in ("sweep.cpp", "sweep_conv.cpp"):
-        output = sweep(tmp_path, race_detector, source)
-        assert output.endswith("\n0 failures\n"), output
-        ran |= set(re.findall(r"^ran (\w+)$", output, re.MULTILINE))
-    assert ran == PARAMS.keys(), "the sweeps leave a kernel out"
-
-
-def test_a_missing_barrier_is_a_race_between_two_lines(tmp_path, race_detector):
+@build
+def sources_without_barriers(folder) -> Path:
     """block_reduce (NCHW) and column_reduce (NHWC), each without its barrier."""
     barrier = "__syncthreads();\n"
-    sources = faulty_sources(
-        tmp_path,
+    return faulty_sources(
+        folder,
         ("reduce.cuh", f"  {barrier}  if (warp == 0)", "  if (warp == 0)"),
         ("reduce.cuh", f"  {barrier}  const int lane = thread", "  const int lane = thread"),
     )
-    output = sweep(tmp_path, race_detector, csrc=sources)
-    reduce = sources / "cuda" / "reduce.cuh"
+
+
+@build
+def sweep_without_barriers(folder, race_detector, sources_without_barriers) -> Path:
+    return compile_with_races(folder / "sweep", HERE / "sweep_some.cpp", race_detector, csrc=sources_without_barriers)
+
+
+def output_of(*command: Path | str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+
+
+def test_no_kernel_races(race_sweeps):
+    ran = set()
+    for executable in race_sweeps:
+        output = output_of(executable)
+        assert output.endswith("\n0 failures\n"), output
+        ran |= set(re.findall(r"^ran (\w+)$", output, re.MULTILINE))
+    sm90a = {f"{name}_sm90a" for name in ("conv_gemm", "conv_gemm_weight_grad")}
+    assert ran == PARAMS.keys() | sm90a, "the sweeps leave a kernel out"
+
+
+def test_a_missing_barrier_is_a_race_between_two_lines(sweep_without_barriers, sources_without_barriers):
+    output = output_of(sweep_without_barriers, "bn_stats")
+    reduce = sources_without_barriers / "cuda" / "reduce.cuh"
     for written, read in (
         ("if (lane == 0) of_warp[warp] = a;", "of_warp[lane] : A{}"),
         ("held[v * kStride + thread] = a[v];", "sum = merge(sum, held[v * kStride"),

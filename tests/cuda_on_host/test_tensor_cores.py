@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from .structs import ORDERS
-from .toolchain import HERE, compile_both_ways, line_of
+from .toolchain import HERE, build, compile_both_ways, line_of
 
 SOURCE = HERE / "tensor_cores.cuh"
 LANDINGS = {"late": 0, "eager": 1}
@@ -48,10 +48,10 @@ REPORTS = {
 ONLY_AS_RACES = {"NoProxyFence", "ReleasedBeforeWait"}
 
 
-@pytest.fixture(scope="module")
-def executables(tmp_path_factory, race_detector) -> dict[str, Path]:
+@build
+def tensor_cores(folder, race_detector) -> dict[str, Path]:
     """tensor_cores.cpp as plain code, and with the race detector."""
-    return compile_both_ways(tmp_path_factory.mktemp("tensor_cores"), HERE / "tensor_cores.cpp", race_detector)
+    return compile_both_ways(folder, HERE / "tensor_cores.cpp", race_detector)
 
 
 def run(executable: Path, kernel: str, fault: str, order: str, landing: str, patterns: int = 1) -> str:
@@ -67,13 +67,13 @@ def assert_all_right(output: str, cases: int) -> None:
 
 @pytest.mark.parametrize(("kernel", "cases"), CASES.items())
 @pytest.mark.parametrize("mode", MODES, ids="-".join)
-def test_right_kernels_are_right_in_every_order_and_timing(executables, kernel, cases, mode):
-    assert_all_right(run(executables["plain"], kernel, "None", *mode, 5), cases)
+def test_right_kernels_are_right_in_every_order_and_timing(tensor_cores, kernel, cases, mode):
+    assert_all_right(run(tensor_cores["plain"], kernel, "None", *mode, 5), cases)
 
 
 @pytest.mark.parametrize(("kernel", "cases"), CASES.items())
-def test_right_kernels_do_not_race(executables, kernel, cases):
-    assert_all_right(run(executables["races"], kernel, "None", "random", "late"), cases)
+def test_right_kernels_do_not_race(tensor_cores, kernel, cases):
+    assert_all_right(run(tensor_cores["races"], kernel, "None", "random", "late"), cases)
 
 
 def test_every_fault_has_a_report():
@@ -81,15 +81,15 @@ def test_every_fault_has_a_report():
 
 
 @pytest.mark.parametrize("fault", REPORTS)
-def test_a_fault_is_reported_with_its_line(executables, fault):
+def test_a_fault_is_reported_with_its_line(tensor_cores, fault):
     kernel, text, sites = REPORTS[fault]
     for mode in (("forward", "late"), ("reverse", "eager")):
-        report = run(executables["races"], kernel, fault, *mode)
+        report = run(tensor_cores["races"], kernel, fault, *mode)
         assert re.search(text, report, re.DOTALL), f"{mode}: {report}"
         named = {int(line) for line in re.findall(rf"{SOURCE.name}:(\d+)", report)}
         assert not sites or named & {line_of(SOURCE, site) for site in sites}, f"{mode}: {sites} not in {report}"
 
 
 @pytest.mark.parametrize("fault", REPORTS.keys() - ONLY_AS_RACES)
-def test_without_the_race_detector_some_order_or_timing_shows_a_fault(executables, fault):
-    assert any("right" not in run(executables["plain"], REPORTS[fault][0], fault, *mode) for mode in MODES)
+def test_without_the_race_detector_some_order_or_timing_shows_a_fault(tensor_cores, fault):
+    assert any("right" not in run(tensor_cores["plain"], REPORTS[fault][0], fault, *mode) for mode in MODES)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,30 @@ HERE = Path(__file__).resolve().parent
 CSRC = HERE.parent.parent / "csrc"
 HOST_FLAGS = ["-std=c++20", "-Wall", "-Wno-unknown-pragmas", "-Werror", "-DFASTGAN_MAX_VECTORS_PER_LAUNCH=512u"]
 HOST_FLAGS += ["-fno-gnu-unique"]  # several of these libraries in one process keep their globals apart
-RACES = ["-O1", "-g1", "-fPIC", "-DCUDA_ON_HOST_RACES"]
+HOST_FLAGS += ["-Og"]  # compiling takes longer than running: -O1 costs half as much again
+RACES = ["-g1", "-fPIC", "-DCUDA_ON_HOST_RACES"]
+
+BUILDS: dict[str, Callable[..., object]] = {}
+
+
+def build(make: Callable[..., object]):
+    """A session fixture of the name of ``make(folder, ...)``, of what that compiles in a folder of its own.
+
+    All builds that a session's tests take run side by side (conftest.py's `builds`), in the order in which they are
+    defined; a test waits for its own alone. Further parameters name builds defined before.
+    """
+    BUILDS[make.__name__] = make
+
+    @pytest.fixture(scope="session", name=make.__name__)
+    def value(builds):
+        return builds[make.__name__].result()
+
+    return value
+
+
+def needs(make: Callable[..., object]) -> list[str]:
+    """The builds that this one takes."""
+    return list(inspect.signature(make).parameters)[1:]
 
 
 def toolkit_include() -> Path | None:
@@ -67,7 +91,7 @@ def compile_with_races(output: Path, source: Path, detector: Path, *flags: str, 
 def compile_both_ways(folder: Path, source: Path, detector: Path) -> dict[str, Path]:
     """Executables of ``source``, "plain" and with the detector's "races"."""
     return {
-        "plain": compile_for_host(folder / "plain", source, "-O1"),
+        "plain": compile_for_host(folder / "plain", source),
         "races": compile_with_races(folder / "races", source, detector),
     }
 

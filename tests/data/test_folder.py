@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fastgan.data import folder, load
+from fastgan.data import load
+from fastgan.data.folder import open_images
 
 
 def encoded(array: np.ndarray, form: str = "png", **options) -> bytes:
@@ -133,11 +134,11 @@ def broken(count: int = 12) -> dict[str, bytes]:
 
 
 @either
-def test_corrupt_images_are_skipped_with_one_warning(tmp_path, as_zip):
+def test_broken_images_are_skipped_with_one_warning_where_asked(tmp_path, as_zip):
     path = write(tmp_path, broken(), as_zip)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        dataset = load(path, image_size=8)
+        dataset = load(path, image_size=8, skip_broken=True)
         dataset.batch(range(len(dataset)))
     assert len(dataset) == 10 and [name for name, _ in dataset.skipped] == ["03.png", "07.png", "09.jpg"]
     (warning,) = [str(w.message) for w in caught if "skipped" in str(w.message)]
@@ -146,16 +147,18 @@ def test_corrupt_images_are_skipped_with_one_warning(tmp_path, as_zip):
 
 
 @either
-def test_strict_stops_at_the_first_corrupt_image(tmp_path, as_zip):
-    with pytest.raises(ValueError, match="strict: image '03.png' of 'images' cannot be read"):
-        load(write(tmp_path, broken(), as_zip), image_size=8, strict=True)
+def test_the_first_broken_image_is_refused_by_name(tmp_path, as_zip):
+    with pytest.raises(
+        ValueError, match="image '03.png' of 'images' cannot be read: .*leave such images out with skip"
+    ):
+        load(write(tmp_path, broken(), as_zip), image_size=8)
 
 
-def test_in_a_large_set_the_next_readable_image_stands_in(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder, "DECODE_AT_OPEN", 0)
+def test_without_room_for_a_cache_the_next_readable_image_stands_in(tmp_path, without_disk):
     files = {"a/0.png": encoded(flat(RED)), "a/1.png": b"broken", "b/2.png": b"broken", "b/3.png": encoded(flat(BLUE))}
     path = write(tmp_path, files, False)
-    dataset = load(path, image_size=8)
+    with pytest.warns(UserWarning, match="decoded at every use"):
+        dataset = open_images(path, image_size=8, skip_broken=True, max_cache_bytes=0)
     assert len(dataset) == 4
     with pytest.warns(UserWarning, match="skipped image 'a/1.png'") as caught:
         batch = dataset.batch([0, 1, 2, 3])
@@ -163,14 +166,14 @@ def test_in_a_large_set_the_next_readable_image_stands_in(tmp_path, monkeypatch)
     assert batch["image"][:, 0, 4, 4].tolist() == [255, 0, 0, 0]
     assert batch["label"].tolist() == [0, 1, 1, 1]  # the label is that of the image shown
     assert len(dataset.skipped) == 2
-    with pytest.raises(ValueError, match="strict: image 'a/1.png'"):
-        load(path, image_size=8, strict=True).batch([1])
+    with pytest.raises(ValueError, match="image 'a/1.png'"):
+        open_images(path, image_size=8, max_cache_bytes=0)
 
 
 @either
 def test_a_zip_damaged_inside_or_all_unreadable_says_so(tmp_path, as_zip):
     with pytest.raises(ValueError, match="none of the 2 images of 'images' can be read; the first, 'a.png'"):
-        load(write(tmp_path, {"a.png": b"x", "b.png": b"y"}, as_zip), image_size=8)
+        load(write(tmp_path, {"a.png": b"x", "b.png": b"y"}, as_zip), image_size=8, skip_broken=True)
 
 
 def test_a_member_with_a_wrong_checksum_is_skipped(tmp_path):
@@ -179,7 +182,7 @@ def test_a_member_with_a_wrong_checksum_is_skipped(tmp_path):
     content[content.index(b"IHDR") + 6] ^= 0xFF
     path.write_bytes(content)
     with pytest.warns(UserWarning, match="skipped 1 of 2 images that cannot be read: a.png"):
-        assert len(load(path, image_size=8)) == 1
+        assert len(load(path, image_size=8, skip_broken=True)) == 1
 
 
 @either
@@ -221,8 +224,7 @@ def test_a_link_back_up_ends(tmp_path):
     assert len(load(path, image_size=8)) == 2
 
 
-def test_zip_reads_after_pickling(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder, "DECODE_AT_OPEN", 0)
+def test_zip_reads_after_pickling(tmp_path):
     dataset = load(write(tmp_path, {"a.png": encoded(flat(BLUE))}, True), image_size=8)
     assert pickle.loads(pickle.dumps(dataset))[0]["image"][2].eq(255).all()
 

@@ -258,7 +258,12 @@ def check_planned(
     tensors, cotangent = case.inputs(), cotangent_of(case, cotangent_layout)
     with planned(kernel, capability):
         assert plan_of(case) == (kernel,) * 3, f"{kernel} does not cover {case}"
-        result, grads = results(case, tensors, cotangent)
+        check_values(case, tensors, cotangent, close)
+
+
+def check_values(case: Case, tensors: dict, cotangent: torch.Tensor, close: Callable[..., None]) -> None:
+    """Values, gradients, strides and dtypes of the op as it is now; as in check_planned."""
+    result, grads = results(case, tensors, cotangent)
     factor = activation_factor(case, result.y)
     y, _, exact = module_results(case, tensors, torch.float64, cotangent, factor)
     y_baseline, _, rounded = module_results(case, tensors, case.dtype, cotangent, factor)

@@ -422,7 +422,7 @@ class AskedFor(torch.utils._python_dispatch.TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if "bn_act_backward.default" in str(function):
-            self.asked.append(args[-5:-1])
+            self.asked.append(args[-6:-2])
         return function(*args, **(kwargs or {}))
 
 

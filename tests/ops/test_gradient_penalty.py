@@ -264,13 +264,43 @@ def test_autocast(method, dtype, family, implementation):
     exact = gradients(critic, double_backward(critic, real, fake, epsilon, args))
     with torch.autocast("cpu", dtype=dtype):
         plain = double_backward(critic, real, fake, epsilon, args)
-        value = gradient_penalty(critic, real, fake, critic_args=args, epsilon=epsilon, method=method)
+        value = gradient_penalty(critic, real, fake, critic_args=args, epsilon=epsilon, method=method, autocast=True)
     assert value.dtype == torch.float32
     plain, ours = gradients(critic, plain), gradients(critic, value)
     size = max(g.norm() for g in exact.values())
     for name in exact:
         allowed = 2 * (plain[name] - exact[name]).norm() + torch.finfo(dtype).eps * size
         assert (ours[name] - exact[name]).norm() <= allowed, name
+
+
+@METHODS
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("family", [dcgan, LabelPlane], ids=["dcgan", "label plane"])
+def test_float32_whatever_autocast_says(method, dtype, family, implementation):
+    critic = family()
+    args = (torch.tensor([0, 1, 2, 3, 0]),) if family is LabelPlane else ()
+    real, fake, epsilon = images(dtype=torch.float32)
+    fake = fake.to(dtype)  # as a generator under autocast leaves it
+    expected = gradient_penalty(critic, real, fake.float(), critic_args=args, epsilon=epsilon, method=method)
+    with torch.autocast("cpu", dtype=dtype):
+        value = gradient_penalty(critic, real, fake, critic_args=args, epsilon=epsilon, method=method)
+        assert torch.is_autocast_enabled("cpu")
+    assert value.dtype == torch.float32 and torch.equal(value, expected)
+    ours = gradients(critic, value)
+    for name, gradient in gradients(critic, expected).items():
+        assert torch.equal(ours[name], gradient), name
+
+
+@METHODS
+def test_a_norm_beyond_float16_under_autocast(method):
+    """A gradient of 2e3 in each of 5e2 pixels has a norm of 4e4, whose square float16 cannot hold."""
+    critic = nn.Sequential(nn.Flatten(), nn.Linear(512, 1, bias=False))
+    nn.init.constant_(critic[1].weight, 2e3)
+    x = torch.zeros(2, 2, 16, 16)
+    with torch.autocast("cpu", dtype=torch.float16):
+        value = gradient_penalty(critic, x, x, weight=1.0, target=0.0, method=method)
+    assert value.item() == pytest.approx(512 * 4e6, rel=1e-6)
+    assert gradients(critic, value)["1.weight"].flatten().tolist() == pytest.approx([4e3] * 512, rel=1e-6)
 
 
 @METHODS

@@ -125,7 +125,7 @@ def _address(tensor: torch.Tensor) -> int:
 def recorder(monkeypatch: pytest.MonkeyPatch) -> CpuRecorder:
     """Lets ``Trainer(cuda_graph=True)`` record on the CPU."""
     recorder = CpuRecorder()
-    monkeypatch.setattr(graphs, "make_updates", lambda *three, device: graphs.GraphedUpdates(*three, recorder))
+    monkeypatch.setattr(graphs, "make_updates", lambda *four, device: graphs.GraphedUpdates(*four, recorder))
     for name in ("adam", "rmsprop"):
         module = importlib.import_module(f"torch.optim.{name}")
         monkeypatch.setattr(module, "_get_capturable_supported_devices", lambda *_, **__: ["cpu"])

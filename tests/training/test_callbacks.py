@@ -1,7 +1,9 @@
-"""Sample grids, the best checkpoint, progress, and pictures."""
+"""Sample grids, the best checkpoint, progress, gradient alarms, and pictures."""
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,9 +11,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
+import fastgan
+from fastgan.architectures.base import Architecture, Phase
 from fastgan.data.batch import Batch
-from fastgan.training.callbacks import BestMetric, SampleGrid
+from fastgan.training.callbacks import BestMetric, GradientAlarm, SampleGrid
 from fastgan.training.checkpoint import read_checkpoint
 from fastgan.training.grid import make_grid, save_grid
 from fastgan.training.trainer import Trainer
@@ -134,3 +139,72 @@ def test_progress_prints_plain_lines_where_there_is_no_terminal(capsys: pytest.C
 def test_in_memory_there_are_no_samples() -> None:
     trainer = run(TinyGAN(), None, sample_every=1)
     assert trainer.run is None and any(isinstance(callback, SampleGrid) for callback in trainer.callbacks)
+
+
+class Slopes(Architecture):
+    """Two scalars whose gradients are numbers that a test sets."""
+
+    generators: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self) -> None:
+        super().__init__(self.Config(image_size=4, channels=1))
+        self.critic, self.painter = nn.Linear(1, 1, bias=False), nn.Linear(2, 1, bias=False)
+        self.slopes: dict[str, list[float]] = {"critic": [1.0] * 9, "painter": [1.0] * 9}
+
+    def phases(self) -> list[Phase]:
+        sgd = partial(torch.optim.SGD, lr=1e-30)
+
+        def loss(name: str, batch: fastgan.Batch, step: int) -> dict[str, torch.Tensor]:
+            return {"loss": getattr(self, name).weight.sum() * self.slopes[name][step]}
+
+        return [
+            Phase(name, getattr(self, name).parameters(), sgd, partial(loss, name)) for name in ("critic", "painter")
+        ]
+
+
+def watch(model: Slopes, out: Path | None = None, **options: object) -> None:
+    options = {"steps": 6, "progress": False, "callbacks": [GradientAlarm(every=1)], "log_every": None, **options}
+    fastgan.Trainer(model, Images(20), batch_size=4, out=out, **options).fit()
+
+
+def test_gradient_alarm_names_network_and_step_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = Slopes()
+    model.slopes["painter"] = [1.0, 100.0, 100.0, 1.0, 1e3, 1e-9]
+    watch(model, tmp_path)
+    assert [record.getMessage() for record in caplog.records] == [
+        "the gradient of the painter has norm 141 at step 2, not within 100",  # sqrt(2) * 100, and at step 3 again
+        "the gradient of the painter has norm 1.41e+03 at step 5, not within 100",
+    ]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    norms = [line["painter/gradient_norm"] for line in lines]
+    assert norms == pytest.approx([2**0.5 * slope for slope in model.slopes["painter"]])
+    assert [line["critic/gradient_norm"] for line in lines] == [1.0] * 6
+
+
+def test_gradient_alarm_at_vanishing_and_infinite_gradients(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = Slopes()
+    model.slopes["critic"] = [0.0, 1.0]
+    watch(model, tmp_path, steps=2)
+    assert "the gradient of the critic has norm 0 at step 1, below 1e-07" in caplog.text
+    model = Slopes()
+    model.slopes["critic"] = [float("inf")]
+    with pytest.raises(fastgan.training.trainer.TrainingDiverged):
+        watch(model, tmp_path / "second", steps=1, log_every=1)
+    alarm = GradientAlarm()
+    alarm._judge("critic", float("nan"), 3)
+    assert "the gradient of the critic has norm nan at step 3" in caplog.text
+
+
+def test_gradient_alarm_goes_on_warned(caplog: pytest.LogCaptureFixture) -> None:
+    first, second = GradientAlarm(every=1), GradientAlarm(every=1)
+    first._judge("critic", 1e3, 1)
+    second.load_state_dict(first.state_dict())
+    second._judge("critic", 1e3, 2)
+    assert len(caplog.records) == 1
+
+
+def test_gradient_alarm_refuses_what_it_cannot_do() -> None:
+    with pytest.raises(ValueError, match="GradientAlarm reads gradients between updates"):
+        watch(Slopes(), cuda_graph=True)
+    with pytest.raises(ValueError, match="smallest is 2 and largest 1"):
+        GradientAlarm(largest=1, smallest=2)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import math
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,7 +15,7 @@ import torch
 from torch import nn
 
 import fastgan
-from fastgan.architectures.base import Architecture, Phase, Stage
+from fastgan.architectures.base import Architecture, Phase, Stage, option
 from fastgan.training.callbacks import Callback
 from fastgan.training.trainer import Trainer, TrainingDiverged
 
@@ -186,9 +188,10 @@ def test_a_bad_loss_stops_the_run(tmp_path: Path, value: float) -> None:
     phase.loss = lambda batch, step: {**loss(batch, step), "bad": torch.tensor(value if step == 4 else 0.0)}
     walk.stages = lambda: [Stage("only", [phase])]
     message = (
-        rf"loss 'critic/bad' is {value} at step 6: training stopped; the last good checkpoint is .*last\.safetensors"
+        rf"^loss 'critic/bad' is {value} in steps 4 to 6: training stopped; .*last\.safetensors holds step 3, the last "
+        r"good state: go on from it with resume='must' and a smaller learning rate$"
     )
-    with pytest.raises(TrainingDiverged, match=message + r" \(step 3\)"):
+    with pytest.raises(TrainingDiverged, match=message):
         run(walk, out=tmp_path, steps=20, log_every=3, checkpoint_every=3)
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [3]
 
@@ -199,7 +202,8 @@ def test_a_bad_weight_never_reaches_a_checkpoint(tmp_path: Path) -> None:
     phase.after = lambda step: walk.a.weight.fill_(math.nan) if step == 1 else None
     walk.stages = lambda: [Stage("only", [phase])]
     with pytest.raises(
-        TrainingDiverged, match=r"weight 'a.weight' is not finite at step 2.* no checkpoint was written"
+        TrainingDiverged,
+        match=r"weight 'a.weight', of phase 'critic', is not finite in steps 1 to 2.* no checkpoint was written: begin",
     ):
         run(walk, out=tmp_path, log_every=None, checkpoint_every=2)
     assert not (tmp_path / "checkpoints").exists()
@@ -250,6 +254,33 @@ def test_bad_stages() -> None:
         walk.stages = lambda stages=stages: stages
         with pytest.raises(ValueError, match=message):
             run(walk)
+
+
+class Labelled(Walk):
+    """Reads labels of three classes."""
+
+    @dataclass(frozen=True)
+    class Config(Architecture.Config):
+        num_classes: int = option(3, "classes")
+
+    needs: ClassVar[tuple[str, ...]] = ("image", "label")
+
+
+def test_the_data_s_classes_must_be_the_architecture_s() -> None:
+    data = Images(20)
+    data.classes = ("a", "b", "c")
+    run(Labelled(), data)
+    data.classes = ("a", "b")
+    with pytest.raises(ValueError, match="the data has 2 classes and Labelled num_classes=3: create it with num_cl"):
+        run(Labelled(), data)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_label_out_of_range_is_named(workers: int) -> None:
+    image = torch.zeros(1, 4, 4)
+    run(Labelled(), [(image, label) for label in (0, 2, -1, 1)])  # -1: unlabelled
+    with pytest.raises(ValueError, match="item 1 of the data has label 3; it takes 0..2, or -1: unlabelled"):
+        run(Labelled(), [(image, label) for label in (0, 3)], num_workers=workers)
 
 
 @pytest.mark.parametrize(
@@ -353,3 +384,26 @@ def test_fit_again_trains_again() -> None:
     trainer.fit()
     assert trainer.step == 1 and walk.a.weight.item() == pytest.approx(weight - 0.9)
     assert walk.batches[:4] == walk.batches[4:]  # the same seed, the same batches
+
+
+def test_an_optimiser_s_state_that_overflowed_is_no_good_state(tmp_path: Path) -> None:
+    """A gradient of 1e30 leaves RMSprop's weight finite and its mean square infinite: training would stand still."""
+    walk = Walk()
+    phase = Phase("critic", walk.a.parameters(), partial(torch.optim.RMSprop, lr=1e-3), None)
+    phase.loss = lambda batch, step: {"loss": walk.a.weight.sum() * (1e30 if step == 2 else 1.0)}
+    walk.stages = lambda: [Stage("only", [phase])]
+    message = "the optimiser's 'square_avg' of weight 'a.weight', of phase 'critic', is not finite at step 3"
+    with pytest.raises(TrainingDiverged, match=message) as caught:
+        run(walk, out=tmp_path, log_every=None, checkpoint_every=1)
+    assert caught.value.saved_step == 2 and walk.a.weight.isfinite().all()
+
+
+def test_what_is_not_finite_is_no_best(tmp_path: Path) -> None:
+    walk = Walk()
+    phase = walk.phase("critic", walk.a)
+    phase.after = lambda step: walk.a.weight.fill_(math.nan)
+    walk.stages = lambda: [Stage("only", [phase])]
+    metric = lambda architecture: ("always", 1.0, True)  # noqa: E731 (one that looks at no weight)
+    with pytest.raises(TrainingDiverged, match="loss 'critic/first' is nan in steps 1 to 2"):
+        run(walk, out=tmp_path, log_every=None, checkpoint_every=None, metric=metric, metric_every=2)
+    assert not (tmp_path / "checkpoints").exists()

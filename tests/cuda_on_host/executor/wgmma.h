@@ -185,8 +185,8 @@ void wgmma(float* registers, size_t count, Operand a, Operand b, bool accumulate
   warp_collective<const WgmmaCall*, int>(0xffffffffu, &call, answer, "wgmma.mma_async", where);
 }
 
-template <int kRegisters>
-void wgmma_fence(float (&)[kRegisters], CUDA_ON_HOST_WHERE) {
+template <class Accumulators>
+void wgmma_fence(Accumulators&, CUDA_ON_HOST_WHERE) {
   const InExecutor guard;
   const auto answer = [](auto&&, unsigned, unsigned) {
     block.wgmmas[self->warp()].fenced = true;
@@ -238,8 +238,8 @@ inline std::vector<unsigned> finish_wgmma_groups(size_t newest_left, const Where
   return operations;
 }
 
-template <int kNewestLeft, int kRegisters>
-void wgmma_wait_group(float (&)[kRegisters], CUDA_ON_HOST_WHERE) {
+template <int kNewestLeft, class Accumulators>
+void wgmma_wait_group(Accumulators&, CUDA_ON_HOST_WHERE) {
   const InExecutor guard;
   std::vector<unsigned> finished;
   const auto answer = [&](auto&& list_of, unsigned lane, unsigned) {
