@@ -26,8 +26,8 @@ __all__ = ["Lost", "Watch"]
 
 TICK = 0.5  # seconds between beats
 SILENT = 4.0  # without a beat: gone, where a collective call has failed already
-GONE = 30.0  # without a beat: gone in any case; longer than any pause in which a thread gets no turn
-GRACE = 10.0  # for the main thread to end by itself
+GONE = 15.0  # without a beat: gone in any case; longer than any pause in which a thread gets no turn
+GRACE = 10.0  # for the main thread to end by itself; with GONE less than the 30 s after which torchrun kills
 
 
 @dataclass(frozen=True)

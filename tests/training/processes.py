@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -138,6 +139,15 @@ def hang() -> None:
     time.sleep(100)
 
 
+def freeze() -> None:
+    """As a machine that vanishes from the network: no connection is closed."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def impatient() -> None:
+    watch.GONE, watch.GRACE = 2.0, 1.0
+
+
 def alone(root: Path) -> None:
     """A callback, which rank 0 calls alone, makes a call that is everybody's."""
 
@@ -223,7 +233,9 @@ EQUAL = {"dcgan": ("dcgan", "auto"), "wgan": ("wgan", "auto"), "analytic": ("wga
 
 def main(root: Path) -> None:
     crash.import_everything()
+    frozen = start(root / "frozen", 2, functools.partial(tiny, at=4, faults={0: impatient, 1: freeze}))
     waiting = [
+        frozen[0],
         *start(root / "killed", 2, functools.partial(tiny, at=5, faults={1: die})),
         *start(root / "raised", 2, functools.partial(tiny, at=3, faults={1: fail})),
         *start(root / "interrupted", 2, functools.partial(tiny, at=2, faults={1: interrupt})),
@@ -237,6 +249,8 @@ def main(root: Path) -> None:
     wait(*start(root / "norms", 2, norms))
     wait(*start(root / "whole", 2, tiny))
     wait(*waiting)
+    os.kill(frozen[1], signal.SIGKILL)
+    wait(frozen[1])
     for scenario, world, options in (("resumed", 2, {}), ("by one", 1, {}), ("by three", 3, {})):
         shutil.copytree(root / "killed" / "run", root / "copies" / scenario)
         wait(*start(root / scenario, world, functools.partial(resume, root / "copies" / scenario, options)))

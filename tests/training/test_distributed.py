@@ -136,9 +136,18 @@ def test_who_is_gone_and_why(worlds: Path, scenario: str, rank: int, message: st
     assert message in error(worlds, scenario, rank)
 
 
-def test_a_process_that_hears_nothing_is_ended_with_the_message(worlds: Path) -> None:
-    assert not (worlds / "stuck" / "1.error").exists()
-    assert "rank 0 stopped: ValueError: no such luck (in step 2; " in (worlds / "stuck" / "1.log").read_text()
+@pytest.mark.parametrize(
+    ("scenario", "rank", "message"),
+    [
+        ("stuck", 1, "rank 0 stopped: ValueError: no such luck (in step 2; "),
+        ("frozen", 0, "rank 1 died without a word (in step 4; "),
+    ],
+)
+def test_a_process_that_waits_for_ever_is_ended_with_the_message(
+    worlds: Path, scenario: str, rank: int, message: str
+) -> None:
+    assert not (worlds / scenario / f"{rank}.error").exists()
+    assert message in (worlds / scenario / f"{rank}.log").read_text()
 
 
 # -- checkpoints -------------------------------------------------------------------------------------------------------
