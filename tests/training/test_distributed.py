@@ -78,14 +78,14 @@ def test_norms_over_joint_batches_of_unequal_parts(worlds: Path) -> None:
     cases = processes.norm_cases()
     assert len(cases) == 16
     for case, (model, x, cotangent) in cases.items():
-        x = x.double().requires_grad_()
+        x = x.double().clone().requires_grad_()
         ulps = 64 if parts[0][f"{case} y"].dtype == torch.float32 else LONGEST_SUM
         y = model.double()(x)
         (y * cotangent).sum().backward()
         for name, exact in (("y", y.detach()), ("grad_x", x.grad)):
             got = torch.cat([part[f"{case} {name}"] for part in parts])
             # of a mean of 1e4 in float32, half a unit of its last place is 5e-4 of a deviation
-            assert_rounding_equal(got, exact, f"{case} {name}", 64 * 10_000 if "far" in case else ulps)
+            assert_rounding_equal(got, exact, f"{case} {name}", ulps)
         for rank, part in enumerate(parts):
             for name, value in model.state_dict().items():
                 got = part[f"{case} {name}"]
