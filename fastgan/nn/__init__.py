@@ -1,4 +1,4 @@
-"""Modules and model surgery: `fuse` and `unfuse` for anybody's model, initialisation, augmentations, layers torch lacks."""
+"""Modules and model surgery: `fuse` and `unfuse` for anybody's model, augmentations, layers torch lacks."""
 
 from fastgan.nn.ada import AdaptiveAugment
 from fastgan.nn.diffaugment import DiffAugment

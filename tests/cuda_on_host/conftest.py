@@ -64,11 +64,17 @@ def any_order(host_kernels) -> None:
 
 
 @build
-def ops_library(folder, kernels_library) -> Path:
+def sm90a_kernels(folder) -> Path:
+    return compile_for_host(folder / "conv_sm90a.o", HERE / "conv_sm90a.cpp", "-O1", "-c", "-fPIC")
+
+
+@build
+def ops_library(folder, kernels_library, sm90a_kernels) -> Path:
     torch_root = Path(torch.__file__).parent
     flags = ["-O0", "-shared", "-fPIC", "-fvisibility=hidden", f"-I{CSRC}", "-isystem", str(torch_root / "include")]
-    flags += ["-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY", "-DUSE_CUDA", "-Wno-psabi"]
-    link = [str(kernels_library), "-Wl,--no-as-needed", f"-L{torch_root / 'lib'}", "-ltorch"]
+    flags += ["-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY", "-DUSE_CUDA", "-DFASTGAN_WITH_SM90A"]
+    flags += ["-Wno-psabi"]
+    link = [str(kernels_library), str(sm90a_kernels), "-Wl,--no-as-needed", f"-L{torch_root / 'lib'}", "-ltorch"]
     return compile_for_host(folder / "ops.so", HERE / "ops.cpp", *flags, link=link)
 
 

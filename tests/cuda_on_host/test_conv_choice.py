@@ -8,20 +8,23 @@ from numerics import SUM_ULPS, assert_within_oracle
 
 import fastgan.ops
 
-KERNELS = ["sm80", "matmul", "aten"]
+KERNELS = ["sm80", "sm90a", "matmul", "aten"]
 LAYER = {"stride": 2, "padding": 1}
 ENDS = {"stride": 1, "padding": 0}
 
 
-def layer(transposed: bool, ends: bool, dtype: torch.dtype, bias: bool = False):
-    """(x, weight, bias, gamma, beta, running_mean, running_var, geometry), channels_last: inner layers and 1x1 ends."""
+def layer(transposed: bool, ends: bool, dtype: torch.dtype, bias: bool = False, small: bool = False):
+    """(x, weight, bias, gamma, beta, running_mean, running_var, geometry), channels_last: inner layers and 1x1 ends.
+
+    Small ones for trials, which run every candidate 24 times.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator)
 
-    c_in, c_out = 16, 24
-    size = (1 if transposed else 4) if ends else 6
+    c_in, c_out = (8, 8) if small else (16, 24)
+    size = (1 if transposed else 4) if ends else 2 if small else 6
     x = normal(5, c_in, size, size).to(dtype, memory_format=torch.channels_last)
     weight = normal(*((c_in, c_out) if transposed else (c_out, c_in)), 4, 4) / 8
     weight = weight.to(dtype, memory_format=torch.channels_last)
@@ -92,12 +95,12 @@ def test_each_implementation(ops, device, kernel, transposed, ends, mode, dtype)
 
 
 KEY = (
-    "conv_transpose2d {}, bfloat16, x 5x16x6x6 nhwc, weight 16x24x4x4 nhwc, stride 2x2, padding 1x1, output_padding 0x0"
+    "conv_transpose2d {}, bfloat16, x 5x8x2x2 nhwc, weight 8x8x4x4 nhwc, stride 2x2, padding 1x1, output_padding 0x0"
 )
 
 
 def test_the_fastest_is_chosen_once_and_for_all(ops, device):
-    *tensors, geometry = layer(True, False, torch.bfloat16)
+    *tensors, geometry = layer(True, False, torch.bfloat16, small=True)
     arguments = (True, tensors, geometry, True, True, "relu")
     products = ("batch_norm", "input_gradient", "weight_gradient")
     assert [device.chosen(KEY.format(p)) for p in products] == ["", "", ""]
@@ -105,6 +108,7 @@ def test_the_fastest_is_chosen_once_and_for_all(ops, device):
     run(ops, *arguments)
     assert [device.chosen(KEY.format(p)) for p in products] == ["", "", ""]
     device.set()
+    device.set(8, 0)
     device.set_times(2.0, 1.0)  # candidates take turns: ours, then ATen's
     run(ops, *arguments)
     assert [device.chosen(KEY.format(p)) for p in products] == ["aten", "aten", "aten"]
@@ -113,21 +117,28 @@ def test_the_fastest_is_chosen_once_and_for_all(ops, device):
     assert device.chosen(KEY.format("batch_norm")) == "aten", "the first trial counts"
     tensors[0] = tensors[0][:4]
     run(ops, True, tensors, geometry, True, True, "relu")
-    smaller = KEY.replace("x 5x16", "x 4x16")
+    smaller = KEY.replace("x 5x8", "x 4x8")
     assert [device.chosen(smaller.format(p)) for p in products] == ["sm80", "sm80", "sm80"]
+    device.set(9, 0)
+    device.set_times(1.0, 2.0, 3.0)
+    tensors[0] = tensors[0][:2]
+    run(ops, True, tensors, geometry, True, True, "relu")
+    smaller = KEY.replace("x 5x8", "x 2x8")
+    assert [device.chosen(smaller.format(p)) for p in products] == ["sm90a", "sm90a", "sm90a"]
 
 
 def test_a_device_that_runs_no_kernel_makes_no_trial(ops, device):
     device.set(7, 5)
-    *tensors, geometry = layer(False, False, torch.bfloat16)
+    *tensors, geometry = layer(False, False, torch.bfloat16, small=True)
     tensors[0] = tensors[0][:3]
     run(ops, False, tensors, geometry, True, True, "relu")
-    key = "conv2d batch_norm, bfloat16, x 3x16x6x6 nhwc, weight 24x16x4x4 nhwc, stride 2x2, padding 1x1"
+    key = "conv2d batch_norm, bfloat16, x 3x8x2x2 nhwc, weight 8x8x4x4 nhwc, stride 2x2, padding 1x1"
     assert device.chosen(key) == ""
 
 
 def test_the_key_tells_apart_all_that_changes_the_time(ops, device):
     """Memory order, groups and dilation, too; layers of which no kernel of ours covers anything need no trial."""
+    device.set(8, 0)
     device.set_times(1.0, 2.0)
     x, weight = torch.randn(2, 8, 5, 5).bfloat16(), torch.randn(8, 8, 3, 3).bfloat16()
     rest = ([1, 1], [1, 1], [1, 1], 1, False, True, False, 1e-5, "relu", 0.2, False)

@@ -16,7 +16,7 @@ from torch.nn.grad import conv2d_weight
 
 from .structs import ACTIVATIONS, DTYPES, ORDERS, BnChannels, ConvGemmParams, ConvShape, ConvWeightGradParams
 from .test_kernels import SLOPE, act
-from .toolchain import HERE, compile_for_host, compile_with_races, faulty_sources
+from .toolchain import HERE, build, compile_for_host, compile_with_races, faulty_sources
 
 DIRECTIONS = {"up": 0, "down": 1}
 STORE, STATISTICS, NORMALISE, BATCH_NORM = range(4)
@@ -52,10 +52,28 @@ def name_of(params) -> str:
     return "conv_gemm" if isinstance(params, ConvGemmParams) else "conv_gemm_weight_grad"
 
 
+@build
+def sm90a_library(folder, sm90a_kernels) -> Path:
+    return compile_for_host(folder / "conv_sm90a.so", sm90a_kernels, "-shared")
+
+
+@build
+def racing_sm90a_library(folder, race_detector) -> Path:
+    release = (
+        "if (previous && threadIdx.x % kWarp == 0) mbarrier_arrive(previous);\n        previous = empty_ + place_;"
+    )
+    early = "previous = empty_ + place_;\n        if (threadIdx.x % kWarp == 0) mbarrier_arrive(previous);"
+    sources = faulty_sources(
+        folder,
+        ("wgmma_gemm_sm90a.cuh", release, early),
+        ("conv_gemm_weight_grad_sm90a.cu", "static_cast<int64_t>(tile.split) * args.taps + ", ""),
+    )
+    return compile_with_races(folder / "races.so", SOURCE, race_detector, "-shared", csrc=sources)
+
+
 @pytest.fixture(scope="module")
-def library(tmp_path_factory) -> Library:
-    output = tmp_path_factory.mktemp("conv_sm90a") / "conv_sm90a.so"
-    return Library(compile_for_host(output, SOURCE, "-O1", "-shared", "-fPIC"))
+def library(sm90a_library) -> Library:
+    return Library(sm90a_library)
 
 
 def channels_last(t: torch.Tensor) -> torch.Tensor:
@@ -259,17 +277,8 @@ def test_what_is_not_covered_is_refused(library):
         assert library.run(call.params) == "launch returned error 801"  # cudaErrorNotSupported
 
 
-def test_faults_are_races(tmp_path, race_detector):
-    release = (
-        "if (previous && threadIdx.x % kWarp == 0) mbarrier_arrive(previous);\n        previous = empty_ + place_;"
-    )
-    early = "previous = empty_ + place_;\n        if (threadIdx.x % kWarp == 0) mbarrier_arrive(previous);"
-    sources = faulty_sources(
-        tmp_path,
-        ("wgmma_gemm_sm90a.cuh", release, early),
-        ("conv_gemm_weight_grad_sm90a.cu", "static_cast<int64_t>(tile.split) * args.taps + ", ""),
-    )
-    library = Library(compile_with_races(tmp_path / "races.so", SOURCE, race_detector, "-shared", csrc=sources))
+def test_faults_are_races(racing_sm90a_library):
+    library = Library(racing_sm90a_library)
     released_while_read = library.run(Convolution(Layer(1, 4, 72, 72, K4), "up").params)
     assert "race on shared memory" in released_while_read and "wgmma's read" in released_while_read
     one_place_for_all_splits = library.run(WeightGradient(LAYERS[10]).params)
