@@ -16,6 +16,7 @@ from fastgan import registry
 from fastgan.architectures.base import option
 from fastgan.architectures.dcgan import DCGAN
 from fastgan.cli import COMMANDS, main
+from fastgan.training.checkpoint import read_checkpoint
 
 TINY = ["--model.image-size", "16", "--model.ngf", "4", "--model.ndf", "4", "--batch-size", "8", "--limit", "40"]
 SHORT = ["--steps", "4", "--log-every", "2", "--sample-every", "2", "--metric-every", "4", "--metric-images", "32"]
@@ -117,8 +118,7 @@ NAN = ["--steps", "8", "--log-every", "3", "--checkpoint-every", "2", "--sample-
 
 def test_a_nan_keeps_the_last_good_checkpoint_and_says_how_to_go_on(turns_nan, tmp_path, capsys):
     out = tmp_path / "run"
-    argv = ["train", turns_nan, *TINY, *NAN, "--out", str(out)]
-    assert main(argv) == 2
+    assert main(["train", turns_nan, *TINY, *NAN, "--out", str(out)]) == 2
     sentence, command, *_ = capsys.readouterr().err.split("fastgan train: ")[1].splitlines()
     assert sentence == (
         "loss 'discriminator/adversarial' is nan in steps 5 to 6: training stopped; "
@@ -126,10 +126,7 @@ def test_a_nan_keeps_the_last_good_checkpoint_and_says_how_to_go_on(turns_nan, t
         "resume='must' and a smaller learning rate"
     )
     assert sorted(file.name for file in (out / "checkpoints").iterdir()) == ["last.safetensors", "previous.safetensors"]
-    last = (out / "checkpoints" / "last.safetensors").read_bytes()
-    assert main(argv) == 2, "the same again diverges again"
-    assert (out / "checkpoints" / "last.safetensors").read_bytes() == last
-    capsys.readouterr()
+    assert read_checkpoint(out / "checkpoints" / "last.safetensors")["step"] == 4
     assert command.strip().startswith("fastgan train turns_nan") and command.endswith("--resume must --model.lr 0.0001")
     assert main(shlex.split(command)[1:]) == 0
     assert "going on from step 4 of 8" in capsys.readouterr().err
