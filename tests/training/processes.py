@@ -113,10 +113,11 @@ def tiny(root: Path, at: int = 0, faults: Mapping[int, Callable[[], object]] = {
     loss = architecture.critic_loss
 
     def critic_loss(batch: fastgan.Batch, step: int) -> dict[str, torch.Tensor]:
-        if step + 1 == at and rank() in faults:
-            faults[rank()]()
         architecture.seen.copy_(batch.image[0].flatten())
-        return loss(batch, step)
+        terms = loss(batch, step)
+        if step + 1 == at and rank() in faults:
+            terms["wasserstein"] = terms["wasserstein"] * (faults[rank()]() or 1.0)
+        return terms
 
     architecture.critic_loss = critic_loss
     trainer.fit()
@@ -144,6 +145,11 @@ def freeze() -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
+def overflow() -> float:
+    """Finite in float32; the gradients, scaled for float16, are not."""
+    return 1e34
+
+
 def impatient() -> None:
     watch.GONE, watch.GRACE = 2.0, 1.0
 
@@ -160,6 +166,16 @@ def alone(root: Path) -> None:
 
 def other_options(root: Path) -> None:
     tiny(root, steps=6 + rank())
+
+
+def adaptive(_: Path) -> dict[str, torch.Tensor]:
+    """An augmentation that follows the signs of the discriminator's logits, which a large bias makes positive."""
+    torch.manual_seed(5)
+    architecture = fastgan.create("dcgan", **stubs.SMALL["dcgan"])
+    torch.nn.init.constant_(architecture.discriminator.layers[-1].bias, 9.0)
+    augment = fastgan.nn.AdaptiveAugment(images=50, interval=1)
+    fastgan.Trainer(architecture, stubs.Images(20, 16), steps=3, batch_size=6, augment=augment, progress=False).fit()
+    return {"p": augment.p}
 
 
 def norms(_: Path) -> dict[str, torch.Tensor]:
@@ -247,6 +263,8 @@ def main(root: Path) -> None:
         for world in (1, 2, 3) if scenario == "dcgan" else (1, 2):
             wait(*start(root / f"{scenario} {world}", world, functools.partial(train, name, penalty)))
     wait(*start(root / "norms", 2, norms))
+    wait(*start(root / "adaptive", 2, adaptive))
+    wait(*start(root / "overflow", 2, functools.partial(tiny, at=2, faults={1: overflow}, precision="float16")))
     wait(*start(root / "whole", 2, tiny))
     wait(*waiting)
     os.kill(frozen[1], signal.SIGKILL)

@@ -113,6 +113,20 @@ def test_a_penalty_through_a_synchronised_norm_is_refused(worlds: Path) -> None:
     assert "sync_bn=False" in found(worlds, "norms", 0)["twice"]
 
 
+def test_an_adaptive_augmentation_follows_the_joint_batch(worlds: Path) -> None:
+    for rank in (0, 1):
+        assert found(worlds, "adaptive", rank)["p"].item() == pytest.approx(3 * 6 / 50)  # steps, logits a step, images
+
+
+def test_an_overflow_in_one_process_is_everybody_s(worlds: Path) -> None:
+    """Else one would step and the other not; a checkpoint would find the weights different."""
+    assert (worlds / "overflow" / "run").exists(), (worlds / "overflow" / "0.log").read_text()
+    for rank in (0, 1):
+        assert not (worlds / "overflow" / f"{rank}.error").exists(), error(worlds, "overflow", rank)
+    state = read_checkpoint(worlds / "overflow" / "run" / "checkpoints" / "last.safetensors")
+    assert state["step"] == 6 and state["precision"]["critic"]["skipped"] > 0
+
+
 # -- faults ------------------------------------------------------------------------------------------------------------
 
 
