@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch.distributed as dist
 
@@ -48,6 +49,7 @@ class Watch:
 
     def __init__(self, store: dist.Store, rank: int, world: int, say: Callable[[Lost], str]) -> None:
         self._store = store.clone()  # a connection of its own: a call that waits holds up no other thread
+        self._store.set_timeout(timedelta(seconds=GONE))
         self._keys = [f"beat/{r}" for r in range(world)]
         self._rank = rank
         self._say = say
@@ -98,8 +100,11 @@ class Watch:
             except Exception as error:  # the store's other end is gone
                 self._lost.setdefault(-1, Lost(-1, str(error).strip().splitlines()[0]))
             lost = next(iter([*self._lost.values(), *self._silent(GONE)]), None)
-            since = since if lost is None or since is not None else time.monotonic()
-            if lost is not None and time.monotonic() - since > GRACE:
+            if lost is None:
+                since = None
+                continue
+            since = since or time.monotonic()
+            if time.monotonic() - since > GRACE:
                 print(self._say(lost), file=sys.stderr, flush=True)
                 os._exit(1)
 
@@ -125,9 +130,11 @@ class Watch:
         ]
 
     def _leave(self, word: dict[str, str | bool]) -> None:
-        with self._lock:
-            if not self._ended.is_set():
-                self._ended.set()
-                self._word = word
-                with contextlib.suppress(Exception):  # the store is gone, and with it whoever might read this
-                    self._beat()
+        self._word = word
+        in_turn = self._lock.acquire(timeout=4 * TICK)  # not where the thread waits for a store that is gone
+        if in_turn and not self._ended.is_set():
+            with contextlib.suppress(Exception):  # nobody is left to read it
+                self._beat()
+        self._ended.set()
+        if in_turn:
+            self._lock.release()

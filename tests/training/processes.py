@@ -116,7 +116,7 @@ def tiny(root: Path, at: int = 0, faults: Mapping[int, Callable[[], object]] = {
         architecture.seen.copy_(batch.image[0].flatten())
         terms = loss(batch, step)
         if step + 1 == at and rank() in faults:
-            terms["wasserstein"] = terms["wasserstein"] * (faults[rank()]() or 1.0)
+            terms["wasserstein"] = terms["wasserstein"].float() * (faults[rank()]() or 1.0)
         return terms
 
     architecture.critic_loss = critic_loss
@@ -147,7 +147,7 @@ def freeze() -> None:
 
 def overflow() -> float:
     """Finite in float32; the gradients, scaled for float16, are not."""
-    return 1e34
+    return 1e30
 
 
 def impatient() -> None:
@@ -253,6 +253,7 @@ def main(root: Path) -> None:
     waiting = [
         frozen[0],
         *start(root / "killed", 2, functools.partial(tiny, at=5, faults={1: die})),
+        *start(root / "first killed", 2, functools.partial(tiny, at=2, faults={0: die})),
         *start(root / "raised", 2, functools.partial(tiny, at=3, faults={1: fail})),
         *start(root / "interrupted", 2, functools.partial(tiny, at=2, faults={1: interrupt})),
         *start(root / "stuck", 2, functools.partial(tiny, at=2, faults={0: fail, 1: hang})),

@@ -79,7 +79,8 @@ def test_norms_over_joint_batches_of_unequal_parts(worlds: Path) -> None:
     assert len(cases) == 16
     for case, (model, x, cotangent) in cases.items():
         x = x.double().clone().requires_grad_()
-        ulps = 64 if parts[0][f"{case} y"].dtype == torch.float32 else LONGEST_SUM
+        # float32 knows a mean of 1e4 to half a unit of its last place, 5e-4 of the deviation 1
+        ulps = 10_000 if "far" in case else LONGEST_SUM
         y = model.double()(x)
         (y * cotangent).sum().backward()
         for name, exact in (("y", y.detach()), ("grad_x", x.grad)):
@@ -135,6 +136,7 @@ def test_an_overflow_in_one_process_is_everybody_s(worlds: Path) -> None:
     [
         ("killed", 0, "RankLost: rank 1 died without a word (in step 5; "),
         ("killed", 0, "last.safetensors holds step 3; the same command goes on from it)"),
+        ("first killed", 1, "RankLost: the process that holds the rendezvous (rank 0 or its torchrun) is gone"),
         ("raised", 0, "RankLost: rank 1 stopped: ValueError: no such luck (in step 3; no checkpoint was written)"),
         ("raised", 1, "ValueError: no such luck"),
         ("interrupted", 0, "RankLost: rank 1 stopped: KeyboardInterrupt (in step 2"),
