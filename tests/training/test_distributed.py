@@ -85,7 +85,6 @@ def test_norms_over_joint_batches_of_unequal_parts(worlds: Path) -> None:
         (y * cotangent).sum().backward()
         for name, exact in (("y", y.detach()), ("grad_x", x.grad)):
             got = torch.cat([part[f"{case} {name}"] for part in parts])
-            # of a mean of 1e4 in float32, half a unit of its last place is 5e-4 of a deviation
             assert_rounding_equal(got, exact, f"{case} {name}", ulps)
         for rank, part in enumerate(parts):
             for name, value in model.state_dict().items():
