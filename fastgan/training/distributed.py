@@ -10,9 +10,9 @@ Why not DistributedDataParallel
     penalty differentiates twice, outside of the wrapped forward. Each needs an option (find_unused_parameters,
     static_graph, broadcast_buffers), and each wrong choice is a hang or a silently wrong gradient. Here gradients are
     averaged when backward is done, over the parameters that the phase's optimiser moves, in one call: what happened
-    before does not matter. The price: communication does not overlap with backward. An all-reduce of the 14 MB of
-    DCGAN's gradients takes a fraction of a millisecond over NVLink; on slow networks and with large models DDP hides
-    most of what is a plain addition here.
+    before does not matter. The price: communication does not overlap with backward. On paper, an all-reduce of the
+    14 MB of DCGAN's gradients takes a fraction of a millisecond over NVLink; on slow networks and with large models DDP
+    hides most of what is a plain addition here.
 Order
     Collective calls pair up by their order, so that every process must make the same ones: phases, repeats and stages
     depend on the step alone. What rank 0 does by itself (callbacks: samples, metrics, files) makes none; one made there
