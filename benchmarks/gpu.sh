@@ -155,7 +155,7 @@ if part build 240 bash -c build; then
   wanted graphs && part graphs 120 "$python" benchmarks/graph_check.py
   if wanted ncu; then
     if command -v ncu >/dev/null; then
-      part ncu 60 "$python" benchmarks/gpu_counters.py --out "$stem-ncu.txt"
+      part ncu 90 "$python" benchmarks/gpu_counters.py --out "$stem-ncu.txt"
     else
       skip "ncu (not on PATH)"
     fi
@@ -163,7 +163,7 @@ if part build 240 bash -c build; then
   wanted tests && part tests 150 "$python" -m pytest tests/ops tests/nn tests/test_optim.py -k cuda \
     -p no:cacheprovider --durations=10
   if wanted networks; then
-    for precision in bfloat16 tf32; do bench networks 60 "$precision" network; done
+    for precision in bfloat16 tf32; do bench networks 80 "$precision" network; done
   fi
   for batch in $batches; do
     wanted "layers_$batch" || continue

@@ -2,10 +2,11 @@
 
     python benchmarks/gpu_counters.py [--out FILE.txt]
 
-Kernels: the passes over memory at DCGAN's largest hidden layer, batch 128, bfloat16 in channels_last; the penalty's;
-the optimisers'. Columns: time, share of the DRAM's speed, bytes it moved, achieved occupancy, registers, and the three
-reasons for which warps waited longest (warps waiting for it a cycle in which one was issued). Caches are emptied before
-each kernel; clocks are left as they are, so that times are not those of the benchmarks.
+Kernels: the passes over memory at DCGAN's largest hidden layer, batch 128, bfloat16 in channels_last; those of two of
+its layers, forward and backward, as the trial chose them; the penalty's; the optimisers'. Columns: time, share of the
+DRAM's speed, bytes it moved, achieved occupancy, registers, and the three reasons for which warps waited longest (warps
+waiting for it a cycle in which one was issued). Caches are emptied before each kernel; clocks are left as they are, so
+that times are not those of the benchmarks.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 import torch
 
 from fastgan import ops
-from fastgan.bench import passes, rmsprop
+from fastgan.bench import conv_bn_act, passes, rmsprop
 from fastgan.bench.case import Case
 from fastgan.bench.clip_weights import ClipWeightsCase
 from fastgan.bench.shapes import CUDA_BATCH_SIZE
@@ -41,6 +42,7 @@ NOT_A_WAIT = {"selected", "not_selected"}
 
 def cases() -> list[Case]:
     found = [case for case in passes.cases(CUDA_BATCH_SIZE) if case.quick]
+    found += [case for case in conv_bn_act.cases(CUDA_BATCH_SIZE) if case.quick]
     critic = ClipWeightsCase("DCGAN critic")
     return [*found, critic, rmsprop.RMSpropCase(critic)]
 
@@ -51,7 +53,9 @@ def run_all() -> None:
     with ops.use("kernel"):
         for case in cases():
             dtype = torch.bfloat16 if torch.bfloat16 in case.dtypes else torch.float32
-            call = case.setup("fastgan", dtype, device).modes["step"]
+            layer = "both" in case.modes
+            provider, mode = ("fastgan channels_last", "both") if layer else ("fastgan", "step")
+            call = case.setup(provider, dtype, device).modes[mode]
             call()
             torch.cuda.synchronize()
             torch.cuda.profiler.start()

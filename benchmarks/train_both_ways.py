@@ -35,7 +35,7 @@ from fastgan.architectures.base import Architecture
 from fastgan.bench import report
 from fastgan.bench.case import implementation_of
 from fastgan.data import load
-from fastgan.metrics import FrechetDistance
+from fastgan.metrics import Measure
 from fastgan.nn.fused import geometry_of, is_swapped
 from fastgan.ops._conv_bn_act import worthwhile
 from fastgan.ops._convolution import plan
@@ -82,7 +82,7 @@ class Options:
 class Watch(Callback):
     """Keeps the metric every so many steps, step 0 included, the losses of every step, and where the noise ended."""
 
-    def __init__(self, metric: FrechetDistance | None, every: int) -> None:
+    def __init__(self, metric: Measure | None, every: int) -> None:
         self.metric, self.every = metric, every
         self.curve: Curve = []
         self.losses: dict[str, list[float]] = {}
@@ -106,7 +106,8 @@ class Watch(Callback):
     def measure(self, trainer: Trainer) -> None:
         if self.metric is not None:
             with trainer.averaged() as gan, rng.isolated(rng.mix(trainer.seed, 3)):
-                self.curve.append((trainer.step, self.metric(gan.sample)))
+                (value,) = self.metric(gan.sample).values()
+                self.curve.append((trainer.step, value))
 
 
 def train(options: Options, way: str, seed: int, folder: Path) -> dict:
@@ -121,7 +122,7 @@ def train(options: Options, way: str, seed: int, folder: Path) -> dict:
     torch.manual_seed(seed)
     gan = registry.create(ARCHITECTURE, image_size=options.image_size, channels=3, ngf=options.width, ndf=options.width)
     weights, shapes = digest(gan.state_dict().values()), input_shapes(gan, options.batch_size)
-    watch = Watch(FrechetDistance(data, n=options.metric_images) if full else None, options.every)
+    watch = Watch(Measure(data, n=options.metric_images) if full else None, options.every)
     ops.release_workspaces()
     with ops.use(implementation):
         trainer = Trainer(
@@ -143,7 +144,7 @@ def train(options: Options, way: str, seed: int, folder: Path) -> dict:
         "environment": report.environment(torch.device("cpu")),
         "layers": layers,
         "workspace_bytes": ops.release_workspaces(),  # scratch memory of the kernels: 0 where none ran
-        "metric": watch.metric.name if full else None,
+        "metric": watch.metric.label("fid") if full else None,
         "curve": watch.curve,
         "first_losses": {name: watch.losses[name][0] for name in watch.losses},
         "discriminator_losses": [float(f"{v:.9g}") for v in watch.losses["discriminator/adversarial"][:NCHW_STEPS]],

@@ -40,7 +40,7 @@ def output(code: str, *arguments: str, path: Path = PACKAGE.parent, **environmen
 
 BLOCKED = """
 import sys
-for name in ("PIL", "safetensors", "tyro", "tqdm", "rich", "torchvision", "torchmetrics", "gradio"):
+for name in ("PIL", "safetensors", "tyro", "tqdm", "rich", "torchvision", "matplotlib", "gradio"):
     sys.modules[name] = None  # importing it raises
 """
 
@@ -61,6 +61,20 @@ print(len(fastgan.info()))
 """
     )
     assert int(out) > 5
+
+
+def test_metrics_need_torch_and_numpy_alone():
+    out = output(
+        BLOCKED
+        + """
+import torch, fastgan.metrics
+from fastgan.data import load
+data = load("scenes", image_size=16, size=50)
+print(len(fastgan.metrics.Measure(data, ["kid", "prdc"], n=50)(torch.zeros(50, 3, 16, 16))))
+print(fastgan.metrics.CollapseDetector(data)(torch.zeros(50, 3, 16, 16)).collapsed)
+"""
+    )
+    assert out.split() == ["6", "True"]
 
 
 def test_import_is_silent_opens_no_device_and_reads_no_arguments():

@@ -136,20 +136,26 @@ __global__ void __launch_bounds__(kChannelThreads)
   if (mine && c < channels) write_split(op, c, op.close(total, parameters(c), share.taken), partial);
 }
 
-// partial: (C, splits). One warp a channel: lane l adds splits l, l + 32, ...; then the lanes are added.
-// Static: conv_split.cuh says why.
+// One warp: channel c's result of its `splits` parts. Lane l adds parts l, l + 32, ..., kUnroll loads on their way at
+// once; then the lanes are added.
+template <int kUnroll, class Op>
+__device__ __forceinline__ void combine_channel(const Op& op, const typename Op::Partial* partial, int splits, int c,
+                                                int64_t count) {
+  partial += static_cast<int64_t>(c) * splits;
+  const typename Op::Channel centre = op.centre(partial[0]);
+  SumPair sum{};
+#pragma unroll kUnroll
+  for (int split = threadIdx.x % kWarp; split < splits; split += kWarp) sum = merge(sum, op.open(partial[split], centre));
+  sum = warp_reduce(sum);
+  if (threadIdx.x % kWarp == 0) op.finish(c, op.close(sum, centre, count));
+}
+
+// partial: (C, splits). One warp a channel. Static: conv_split.cuh says why.
 template <class Op>
 static __global__ void __launch_bounds__(kChannelThreads)
     combine(Op op, const typename Op::Partial* partial, int splits, int channels, int64_t count) {
   const int c = blockIdx.x * (kChannelThreads / kWarp) + threadIdx.x / kWarp;
-  if (c >= channels) return;  // whole warps leave
-  partial += static_cast<int64_t>(c) * splits;
-  const typename Op::Channel centre = op.centre(partial[0]);
-  SumPair sum{};
-#pragma unroll 4
-  for (int split = threadIdx.x % kWarp; split < splits; split += kWarp) sum = merge(sum, op.open(partial[split], centre));
-  sum = warp_reduce(sum);
-  if (threadIdx.x % kWarp == 0) op.finish(c, op.close(sum, centre, count));
+  if (c < channels) combine_channel<8>(op, partial, splits, c, count);
 }
 
 struct ChannelPlan {

@@ -13,11 +13,14 @@
 // Work               persistent blocks take tiles in turn.
 // Split K            where there are fewer tiles than multiprocessors: conv_split.cuh adds the float sums up in order.
 // Registers          kM kN / 256 sums a thread.
-// Shared memory      the ring; what a channel adds to z, and moments by warp.
+// Shared memory      the ring; bias and normalisation of the tile's columns, and moments by warp.
 // Epilogue           in registers: z = sum + bias, of Normalise normalised and activated; rounded once; then groups of
 //                    4 lanes exchange what they hold so that each stores 16 bytes. Statistics are those of z as stored:
 //                    mean and squared deviations of a warp's pixels, of the 8 warps merged in order, then of the tiles
 //                    by `combine`: nothing depends on how many blocks run.
+// One launch         BatchNorm, where every tile has a block of its own and all run at the same time: moments, a
+//                    barrier of the grid, mean and variance, a second one, then out from z, which has stayed in
+//                    registers. The same bits as Statistics and bn_act.
 // Assumptions        conv_gemm_sm90a_covers().
 // Numerics           sums in float by the tensor cores, in the order of taps and channels.
 #include "conv_gemm_sm90a.h"
@@ -26,6 +29,7 @@
 
 #include "channel_reduce.cuh"
 #include "conv_split.cuh"
+#include "cooperative.cuh"
 #include "moments.cuh"
 #include "pixel_box_sm90a.cuh"
 #include "wgmma_gemm_sm90a.cuh"
@@ -115,41 +119,49 @@ struct TilePixels {
   }
 };
 
-// z <- what is stored of it: bias, normalisation and activation, rounding.
+// What is known of each of a tile's columns, in shared memory; load(first, &of_column) finds it.
+template <class Gemm, class OfColumn, class Load>
+__device__ __forceinline__ void share_columns(const ConvTile& tile, OfColumn* of_column, Load&& load) {
+  named_barrier(kEpilogueBarrier, Gemm::kConsumers);  // those of the last tile are no longer read
+  const int column = threadIdx.x;
+  if (column < Gemm::kN) {
+    OfColumn mine[1];
+    load(tile.column_block * Gemm::kN + column, mine);
+    of_column[column] = mine[0];
+  }
+  named_barrier(kEpilogueBarrier, Gemm::kConsumers);
+}
+
+// Sums <- z: the bias, and rounded, unless that happens once, behind a normalisation.
 template <class Gemm>
-__device__ __forceinline__ void finish_sums(const ConvSm90aArgs& args, const ConvTile& tile, typename Gemm::Sums& d,
-                                            ChannelTerms* terms) {
+__device__ __forceinline__ void make_z(const ConvSm90aArgs& args, const ConvTile& tile, typename Gemm::Sums& d,
+                                       float* bias) {
   using T = typename Gemm::T;
-  const bool as_they_are = !args.p.bias && !normalises(args.p);
-  if (!as_they_are) {
-    named_barrier(kEpilogueBarrier, Gemm::kConsumers);  // the last tile's are no longer read
-    const int column = threadIdx.x;
-    if (column < Gemm::kN) {
-      ChannelTerms mine[1];
-      load_terms<T>(args.p, args.out_channels, tile.column_block * Gemm::kN + column, mine);
-      terms[column] = mine[0];
-    }
-    named_barrier(kEpilogueBarrier, Gemm::kConsumers);
+  const bool biased = args.p.bias != nullptr, rounded = args.p.epilogue != ConvEpilogue::Normalise;
+  if (biased) {
+    share_columns<Gemm>(tile, bias, [&](int first, float(&mine)[1]) {
+      load_bias<T>(args.p, args.out_channels, first, mine);
+    });
   }
-#pragma unroll
-  for (int j = 0; j < Gemm::kN / 8; ++j) {
-    ChannelTerms of_pair[2] = {};
-    if (!as_they_are) of_pair[0] = terms[Gemm::column_of(j)], of_pair[1] = terms[Gemm::column_of(j) + 1];
-#pragma unroll
-    for (int f = 0; f < Gemm::kFragments; ++f) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        float* sums = d[f] + j * 4 + half * 2;
-        float z[2] = {sums[0], sums[1]};
-        if (!as_they_are) {
-          add_bias(of_pair, z);
-          finish<false>(args.p, of_pair, z);
-        }
-        sums[0] = to_float(from_float<T>(z[0]));
-        sums[1] = to_float(from_float<T>(z[1]));
-      }
-    }
-  }
+  Gemm::update_pairs(d, [&](int j, float(&z)[2]) {
+    float of_pair[2] = {};
+    if (biased) of_pair[0] = bias[Gemm::column_of(j)], of_pair[1] = bias[Gemm::column_of(j) + 1];
+    add_bias(of_pair, z);
+    if (rounded) z[0] = to_float(from_float<T>(z[0])), z[1] = to_float(from_float<T>(z[1]));
+  });
+}
+
+// z <- out.
+template <class Gemm>
+__device__ __forceinline__ void make_out(const ConvSm90aArgs& args, const ConvTile& tile, typename Gemm::Sums& d,
+                                         ChannelAffine* affine) {
+  share_columns<Gemm>(tile, affine, [&](int first, ChannelAffine(&mine)[1]) {
+    load_affine(args.p, args.out_channels, first, mine);
+  });
+  Gemm::update_pairs(d, [&](int j, float(&z)[2]) {
+    const ChannelAffine of_pair[2] = {affine[Gemm::column_of(j)], affine[Gemm::column_of(j) + 1]};
+    finish<false>(args.p, of_pair, z);
+  });
 }
 
 // Over the 8 lanes that hold the same columns.
@@ -218,14 +230,30 @@ __device__ __forceinline__ void store_partial(const ConvSm90aArgs& args, const C
 }
 
 template <class Gemm>
-__device__ __forceinline__ void store_out(const ConvSm90aArgs& args, const ConvTile& tile,
-                                          const typename Gemm::Sums& d, const TilePixels<Gemm>& pixels) {
+__device__ __forceinline__ void store_image(const ConvSm90aArgs& args, const ConvTile& tile,
+                                            const typename Gemm::Sums& d, const TilePixels<Gemm>& pixels, void* image) {
   Gemm::for_each_vector(d, [&](int group, int f, int half, uint4 vector) {
     const int pixel = pixels.pixel[f][half], channel = tile.column_block * Gemm::kN + Gemm::column_of_group(group);
     if (pixel < 0 || channel >= args.out_channels) return;
-    auto* to = static_cast<typename Gemm::T*>(args.p.out) + static_cast<int64_t>(pixel) * args.out_channels + channel;
+    auto* to = static_cast<typename Gemm::T*>(image) + static_cast<int64_t>(pixel) * args.out_channels + channel;
     *reinterpret_cast<uint4*>(to) = vector;
   });
+}
+
+// BatchNorm, by all warps of all blocks, which have shares of the channels: mean, var and invstd from all tiles'
+// moments.
+template <class Gemm>
+__device__ __forceinline__ void combine_moments(const ConvSm90aArgs& args) {
+  const MomentsOp op{args.p.mean, args.p.var, args.p.invstd, args.p.eps};
+  const int64_t count = int64_t{args.samples} * args.out_h * args.out_w;
+  constexpr int kWarps = Gemm::kThreads / kWarp;
+  __syncwarp();
+  grid_sync();
+  for (int c = blockIdx.x * kWarps + threadIdx.x / kWarp; c < args.out_channels; c += gridDim.x * kWarps) {
+    combine_channel<2>(op, args.moments, args.row_blocks, c, count);
+  }
+  __syncwarp();
+  grid_sync();
 }
 
 template <class Gemm>
@@ -233,15 +261,19 @@ __global__ void __launch_bounds__(Gemm::kThreads, 1)
     conv_gemm_sm90a_kernel(const __grid_constant__ ConvSm90aArgs args) {
   FASTGAN_DYNAMIC_SHARED(dynamic);
   FASTGAN_SHARED(Moments, of_warp, Gemm::kConsumerWarps* Gemm::kN);
-  FASTGAN_SHARED(ChannelTerms, terms, Gemm::kN);
-  constexpr int kOfEpilogue = Gemm::kN * (Gemm::kConsumerWarps * sizeof(Moments) + sizeof(ChannelTerms));
-  static_assert(Gemm::kSharedBytes + kOfEpilogue <= 226 << 10, "with the ring's mbarriers, the 227 KiB of a block");
+  FASTGAN_SHARED(float, bias, Gemm::kN);
+  FASTGAN_SHARED(ChannelAffine, affine, Gemm::kN);
+  constexpr int kOfEpilogue = Gemm::kConsumerWarps * sizeof(Moments) + sizeof(float) + sizeof(ChannelAffine);
+  static_assert(Gemm::kSharedBytes + Gemm::kN * kOfEpilogue <= 226 << 10, "with mbarriers, the 227 KiB of a block");
   typename Gemm::Ring ring(dynamic);
+  const bool batch_norm = args.p.epilogue == ConvEpilogue::BatchNorm;
   if (threadIdx.x >= Gemm::kConsumers) {
-    if (threadIdx.x != Gemm::kConsumers) return;
-    for (int number = blockIdx.x; number < args.tiles(); number += gridDim.x) {
-      copy_tile<Gemm>(args, ConvTile(args, number), ring);
+    if (threadIdx.x == Gemm::kConsumers) {
+      for (int number = blockIdx.x; number < args.tiles(); number += gridDim.x) {
+        copy_tile<Gemm>(args, ConvTile(args, number), ring);
+      }
     }
+    if (batch_norm) combine_moments<Gemm>(args);
     return;
   }
   for (int number = blockIdx.x; number < args.tiles(); number += gridDim.x) {
@@ -253,9 +285,14 @@ __global__ void __launch_bounds__(Gemm::kThreads, 1)
       store_partial<Gemm>(args, tile, d, pixels);
       continue;
     }
-    finish_sums<Gemm>(args, tile, d, terms);
-    if (args.p.epilogue == ConvEpilogue::Statistics) write_moments<Gemm>(args, tile, d, pixels, of_warp);
-    store_out<Gemm>(args, tile, d, pixels);
+    make_z<Gemm>(args, tile, d, bias);
+    if (args.p.epilogue == ConvEpilogue::Statistics || batch_norm) write_moments<Gemm>(args, tile, d, pixels, of_warp);
+    if (batch_norm) {
+      if (args.p.z) store_image<Gemm>(args, tile, d, pixels, args.p.z);
+      combine_moments<Gemm>(args);  // of a launch of one tile a block
+    }
+    if (normalises(args.p)) make_out<Gemm>(args, tile, d, affine);
+    store_image<Gemm>(args, tile, d, pixels, args.p.out);
   }
 }
 
@@ -292,6 +329,7 @@ ConvSm90aPlan plan_conv_gemm_sm90a(const ConvGemmParams& p) {
   const ConvShape& s = p.shape;
   const bool up = p.direction == ConvDirection::Up;
   a.p = p;
+  if (p.epilogue == ConvEpilogue::BatchNorm) a.p.channels.mean = p.mean, a.p.channels.invstd = p.invstd;
   a.phases = conv_phases(s, p.direction);
   a.samples = static_cast<int>(s.samples);
   a.out_h = static_cast<int>(up ? s.fine_h : s.coarse_h);
@@ -301,7 +339,9 @@ ConvSm90aPlan plan_conv_gemm_sm90a(const ConvGemmParams& p) {
   choose_tile(plan);
   int fewest_taps = kMaxTaps;
   for (int i = 0; i < a.phases.phases; ++i) fewest_taps = std::min<int>(fewest_taps, a.phases.phase[i].taps);
-  a.splits = splits_in_turn(int64_t{a.column_blocks} * a.row_blocks, int64_t{fewest_taps} * a.steps_per_tap);
+  const int64_t tiles = int64_t{a.column_blocks} * a.row_blocks, steps = int64_t{fewest_taps} * a.steps_per_tap;
+  const bool few = tiles < FASTGAN_CONV_BLOCKS && p.epilogue != ConvEpilogue::BatchNorm;
+  a.splits = few ? splits_in_rounds(tiles, steps, FASTGAN_CONV_BLOCKS, kStepsOfLaunch) : 1;
   a.partial = static_cast<float*>(p.workspace);
   a.moments = static_cast<Moments*>(p.workspace);
   return plan;
@@ -325,28 +365,39 @@ cudaError_t encode_maps(const ConvGemmParams& p, ConvSm90aPlan& plan) {
   return encode_tensor_map(weight, &args.weight);
 }
 
-template <class Gemm>
-cudaError_t launch_tiles(const ConvSm90aArgs& args, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>(std::min(args.tiles(), FASTGAN_CONV_BLOCKS)));
-  return launch_with_shared(conv_gemm_sm90a_kernel<Gemm>, grid, dim3(Gemm::kThreads), Gemm::kSharedBytes, stream, args);
+// Calls body(WgmmaGemm, kernel) with those of a plan.
+template <class T, ConvDirection kDirection, class Body>
+cudaError_t with_sm90a_kernel(const ConvSm90aPlan& plan, Body&& body) {
+  const auto run = [&](auto gemm) { return body(gemm, conv_gemm_sm90a_kernel<decltype(gemm)>); };
+  if (plan.rows == 256) return run(ConvGemmSm90a<T, kDirection, 256, 128>{});
+  if (plan.columns == 128) return run(ConvGemmSm90a<T, kDirection, 128, 128>{});
+  return run(ConvGemmSm90a<T, kDirection, 128, 64>{});
 }
 
-template <class T, ConvDirection kDirection>
-cudaError_t launch_tiles(const ConvSm90aPlan& plan, cudaStream_t stream) {
-  if (plan.rows == 256) return launch_tiles<ConvGemmSm90a<T, kDirection, 256, 128>>(plan.args, stream);
-  if (plan.columns == 128) return launch_tiles<ConvGemmSm90a<T, kDirection, 128, 128>>(plan.args, stream);
-  return launch_tiles<ConvGemmSm90a<T, kDirection, 128, 64>>(plan.args, stream);
+template <class Body>
+cudaError_t with_sm90a_kernel(const ConvSm90aPlan& plan, Body&& body) {
+  const auto run = [&](auto element) {
+    using T = decltype(element);
+    return plan.args.p.direction == ConvDirection::Up ? with_sm90a_kernel<T, ConvDirection::Up>(plan, body)
+                                                      : with_sm90a_kernel<T, ConvDirection::Down>(plan, body);
+  };
+  return plan.args.p.dtype == DType::BFloat16 ? run(__nv_bfloat16{}) : run(__half{});
 }
 
-template <class T>
-cudaError_t run_conv_gemm_sm90a(const ConvGemmParams& p, cudaStream_t stream) {
-  ConvSm90aPlan plan = plan_conv_gemm_sm90a(p);
-  const ConvSm90aArgs& args = plan.args;
-  FASTGAN_RETURN_IF_ERROR(encode_maps(p, plan));
-  FASTGAN_RETURN_IF_ERROR((p.direction == ConvDirection::Up ? launch_tiles<T, ConvDirection::Up>(plan, stream)
-                                                            : launch_tiles<T, ConvDirection::Down>(plan, stream)));
-  if (args.splits > 1) return finish_splits<T>(p, args.partial, args.splits, stream);
-  if (p.epilogue != ConvEpilogue::Statistics) return cudaSuccess;
+// BatchNorm: has every tile a block of its own, and do all of those run at the same time?
+bool fits_one_launch(const ConvSm90aPlan& plan) {
+  if (plan.args.tiles() > FASTGAN_CONV_BLOCKS) return false;
+  int64_t resident = 0;
+  with_sm90a_kernel(plan, [&](auto gemm, auto kernel) {
+    using Gemm = decltype(gemm);
+    resident = resident_blocks(kernel, Gemm::kThreads, Gemm::kSharedBytes);
+    return cudaSuccess;
+  });
+  return plan.args.tiles() <= resident;
+}
+
+cudaError_t combine_statistics(const ConvSm90aArgs& args, cudaStream_t stream) {
+  const ConvGemmParams& p = args.p;
   const dim3 channels(static_cast<unsigned>(ceil_div(args.out_channels, kChannelThreads / kWarp)));
   return launch(combine<MomentsOp>, channels, dim3(kChannelThreads), stream, MomentsOp{p.mean, p.var, p.invstd, p.eps},
                 static_cast<const Moments*>(args.moments), args.row_blocks, args.out_channels,
@@ -357,25 +408,38 @@ cudaError_t run_conv_gemm_sm90a(const ConvGemmParams& p, cudaStream_t stream) {
 
 bool conv_gemm_sm90a_covers(const ConvGemmParams& p) {
   const ConvShape& s = p.shape;
-  const bool aligned = aligned16(p.x) && aligned16(p.weight) && aligned16(p.out);
-  const bool tanh = p.epilogue == ConvEpilogue::Normalise && p.activation == Activation::Tanh;
-  return s.fits() && p.dtype != DType::Float32 && p.weight_layout == Layout::ChannelsLast &&
-         s.coarse_channels % 8 == 0 && s.fine_channels % 8 == 0 && aligned && s.kernel_h >= s.stride_h &&
-         s.kernel_w >= s.stride_w && s.stride_h <= 8 && s.stride_w <= 8 && p.epilogue != ConvEpilogue::BatchNorm &&
-         !tanh;
+  const bool aligned = aligned16(p.x) && aligned16(p.weight) && aligned16(p.out) && aligned16(p.z);
+  const bool tanh = normalises(p) && p.activation == Activation::Tanh;
+  const bool operands = p.dtype != DType::Float32 && p.weight_layout == Layout::ChannelsLast &&
+                        s.coarse_channels % 8 == 0 && s.fine_channels % 8 == 0 && aligned;
+  const bool geometry = s.fits() && s.kernel_h >= s.stride_h && s.kernel_w >= s.stride_w && s.stride_h <= 8 &&
+                        s.stride_w <= 8;
+  return operands && geometry && !tanh &&
+         (p.epilogue != ConvEpilogue::BatchNorm || fits_one_launch(plan_conv_gemm_sm90a(p)));
 }
 
 int64_t conv_gemm_sm90a_workspace(const ConvGemmParams& p) {
   const ConvSm90aArgs args = plan_conv_gemm_sm90a(p).args;
   if (args.splits > 1) return split_workspace(p, args.splits);
-  if (p.epilogue != ConvEpilogue::Statistics) return 0;
+  if (p.epilogue != ConvEpilogue::Statistics && p.epilogue != ConvEpilogue::BatchNorm) return 0;
   return static_cast<int64_t>(sizeof(Moments)) * args.row_blocks * args.out_channels;
 }
 
 cudaError_t conv_gemm_sm90a(const ConvGemmParams& p, cudaStream_t stream) {
   if (!conv_gemm_sm90a_covers(p)) return cudaErrorNotSupported;
-  return p.dtype == DType::BFloat16 ? run_conv_gemm_sm90a<__nv_bfloat16>(p, stream)
-                                    : run_conv_gemm_sm90a<__half>(p, stream);
+  ConvSm90aPlan plan = plan_conv_gemm_sm90a(p);
+  const ConvSm90aArgs& args = plan.args;
+  FASTGAN_RETURN_IF_ERROR(encode_maps(p, plan));
+  return with_sm90a_kernel(plan, [&](auto gemm, auto kernel) {
+    using Gemm = decltype(gemm);
+    const dim3 grid(static_cast<unsigned>(std::min(args.tiles(), FASTGAN_CONV_BLOCKS))), block(Gemm::kThreads);
+    if (p.epilogue == ConvEpilogue::BatchNorm) {
+      return launch_cooperative(kernel, grid, block, Gemm::kSharedBytes, stream, args);
+    }
+    FASTGAN_RETURN_IF_ERROR(launch_with_shared(kernel, grid, block, Gemm::kSharedBytes, stream, args));
+    if (args.splits > 1) return finish_splits<typename Gemm::T>(p, args.partial, args.splits, stream);
+    return p.epilogue == ConvEpilogue::Statistics ? combine_statistics(args, stream) : cudaSuccess;
+  });
 }
 
 }  // namespace fastgan::cuda

@@ -2,16 +2,18 @@
 // (I, J).
 //
 // Tiles              conv_gemm_tile.cuh, one product a tap: M = coarse channels, N = fine channels, K = coarse pixels.
-// Operands           both pixel by pixel, channels contiguous, read by ldmatrix.trans (tf32: words). A is coarse as it lies; B
+// Operands           both pixel by pixel, channels contiguous (KStrided). A is coarse as it lies; B
 //                    gathers fine pixels, those outside the image as zero-filled copies. The taps of one block of channels run
 //                    side by side and read the same pixels from L2.
-// Split K            over pixels, so that every multiprocessor has a block: float sums to the workspace, (splits, taps, C, c),
+// Split K            over pixels, so that blocks fill the multiprocessors evenly: float sums to the workspace, (splits, taps, C, c),
 //                    added in order by a second launch, which rounds and writes the weight's own order. Always two launches: the
 //                    second's bytes are small beside the images', except where an image is about the size of the kernel.
 // Ragged             channels that are no multiple of 16 bytes: element by element (fill_chunk), each image for itself.
-// Numerics           products exact, sums in float by the tensor cores, in an order fixed by the shape; tf32 operands are
-//                    rounded to nearest. No atomics: the same input gives the same bits.
+// Numerics           16-bit and tf32: products exact, sums in float by the tensor cores; tf32 operands are rounded to nearest.
+//                    Else fused multiply-adds of float. The order is fixed by the shape, without atomics: the same input
+//                    gives the same bits.
 #include "conv_gemm.h"
+
 #include "conv_gemm_tile.cuh"
 #include "conv_split.cuh"
 
@@ -99,32 +101,33 @@ WeightGradPlan plan_weight_grad(const ConvWeightGradParams& p) {
   const int row_blocks = static_cast<int>(ceil_div(s.coarse_channels, tile));
   const int column_blocks = static_cast<int>(ceil_div(s.fine_channels, tile));
   const int64_t blocks = int64_t{taps} * row_blocks * column_blocks;
+  const int64_t places = FASTGAN_CONV_BLOCKS * (tile == 128 ? 2 : 4);  // 512 threads a multiprocessor
   return {tile, static_cast<unsigned>(blocks),
-          {p, taps, static_cast<int>(pixels), steps, splits_of(blocks, steps), column_blocks,
+          {p, taps, static_cast<int>(pixels), steps, splits_in_rounds(blocks, steps, places, 0), column_blocks,
            by_chunk(p.coarse, s.coarse_channels), by_chunk(p.fine, s.fine_channels),
            Divider(static_cast<uint32_t>(s.coarse_w)), Divider(static_cast<uint32_t>(s.coarse_h)), nullptr}};
 }
 
-template <class T, int kTile>
+template <class Math, int kTile>
 cudaError_t run_weight_grad_tile(const WeightGradPlan& plan, cudaStream_t stream) {
-  using Gemm = BlockGemm<T, KOrder::KStrided, KOrder::KStrided, kTile, kTile>;
+  using Gemm = BlockGemm<Math, KOrder::KStrided, KOrder::KStrided, kTile, kTile>;
   const dim3 grid(plan.blocks, static_cast<unsigned>(plan.args.splits));
   return launch_with_shared(weight_grad_kernel<Gemm>, grid, dim3(Gemm::kThreads), Gemm::kSharedBytes, stream, plan.args);
 }
 
-template <class T>
+template <class Math>
 cudaError_t run_weight_grad(WeightGradPlan& plan, cudaStream_t stream) {
   const ConvWeightGradParams& p = plan.args.p;
   plan.args.partial = static_cast<float*>(p.workspace);
-  FASTGAN_RETURN_IF_ERROR((plan.tile == 128 ? run_weight_grad_tile<T, 128>(plan, stream)
-                                            : run_weight_grad_tile<T, 64>(plan, stream)));
-  return finish_weight_grad_splits<T>(p, p.workspace, plan.args.splits, stream);
+  FASTGAN_RETURN_IF_ERROR((plan.tile == 128 ? run_weight_grad_tile<Math, 128>(plan, stream)
+                                            : run_weight_grad_tile<Math, 64>(plan, stream)));
+  return finish_weight_grad_splits<typename Math::T>(p, p.workspace, plan.args.splits, stream);
 }
 
 }  // namespace
 
 bool conv_gemm_weight_grad_covers(const ConvWeightGradParams& p) {
-  return p.shape.fits() && (p.dtype != DType::Float32 || p.tf32);
+  return p.shape.fits();
 }
 
 int64_t conv_gemm_weight_grad_workspace(const ConvWeightGradParams& p) {
@@ -133,7 +136,7 @@ int64_t conv_gemm_weight_grad_workspace(const ConvWeightGradParams& p) {
 
 cudaError_t conv_gemm_weight_grad(const ConvWeightGradParams& p, cudaStream_t stream) {
   WeightGradPlan plan = plan_weight_grad(p);
-  return with_dtype(p.dtype, [&](auto element) { return run_weight_grad<decltype(element)>(plan, stream); });
+  return with_math(p.dtype, p.tf32, [&](auto math) { return run_weight_grad<decltype(math)>(plan, stream); });
 }
 
 }  // namespace fastgan::cuda

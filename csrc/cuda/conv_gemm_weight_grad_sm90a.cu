@@ -136,7 +136,7 @@ WeightGradSm90aArgs plan_weight_grad_sm90a(const ConvWeightGradParams& p) {
   args.row_blocks = static_cast<int>(ceil_div(s.coarse_channels, 128));
   args.column_blocks = static_cast<int>(ceil_div(s.fine_channels, weight_grad_columns(p)));
   args.steps = args.box.tiles();
-  args.splits = splits_in_turn(tiles_of(args), args.steps);
+  args.splits = splits_in_rounds(tiles_of(args), args.steps, FASTGAN_CONV_BLOCKS, kStepsOfLaunch);
   args.final = args.splits == 1 && p.weight_layout == Layout::ChannelsLast;
   args.partial = static_cast<float*>(p.workspace);
   return args;

@@ -3,6 +3,8 @@
 // epilogue. Shared by the kernels of every architecture.
 #pragma once
 
+#include <algorithm>
+
 #include "bn_stats.h"
 #include "conv_epilogue.cuh"
 
@@ -23,22 +25,17 @@ inline int splits_of(int64_t blocks, int64_t steps) {
   return static_cast<int>(wanted < most ? wanted : most < 1 ? 1 : most);
 }
 
-// The same where the launch has at most FASTGAN_CONV_BLOCKS blocks, which take `tiles` tiles of `steps` steps and of so
-// many splits in turn: the fewest steps after each other, a tile's beginning and end and the second launch counted as
-// steps.
-inline int splits_in_turn(int64_t tiles, int64_t steps) {
-  if (tiles >= FASTGAN_CONV_BLOCKS) return 1;
-  constexpr int kStepsATile = 4, kStepsALaunch = 8;
-  int best = 1;
-  int64_t fewest = 0;
-  for (int splits = 1; splits <= steps && tiles * splits < 2 * FASTGAN_CONV_BLOCKS; ++splits) {
-    const int64_t turns = ceil_div(tiles * splits, FASTGAN_CONV_BLOCKS);
-    const int64_t taken = turns * (ceil_div(steps, splits) + kStepsATile) + (splits > 1 ? kStepsALaunch : 0);
-    if (splits > 1 && taken >= fewest) continue;
-    best = splits;
-    fewest = taken;
+// The splits that take the least time: rounds of `places` blocks that run at the same time, times a block's steps and
+// what its beginning and end cost, as steps; and a launch to add them up, where there is none for one split.
+inline int splits_in_rounds(int64_t blocks, int64_t steps, int64_t places, int64_t steps_of_launch) {
+  const int64_t most = std::clamp<int64_t>(steps / kStepsASplit, 1, ceil_div(4 * places, blocks));
+  int64_t best = 1, least = 0;
+  for (int64_t splits = 1; splits <= most; ++splits) {
+    const int64_t time = ceil_div(blocks * splits, places) * (ceil_div(steps, splits) + kStepsASplit) +
+                         (splits > 1 ? steps_of_launch : 0);
+    if (splits == 1 || time < least - least / 16) best = splits, least = time;  // more sums to add must be worth it
   }
-  return best;
+  return static_cast<int>(best);
 }
 
 // The steps [first, first + count) of split `split`.
@@ -95,10 +92,12 @@ static __global__ void __launch_bounds__(kPassThreads)
       for (int w = 0; w < W; ++w) z[v + w] += more[w];
     }
   }
-  ChannelTerms terms[V];
-  load_terms<T>(p, channels, static_cast<int>(i % channels), terms);
-  add_bias(terms, z);
-  finish(p, terms, z);
+  float bias[V];
+  ChannelAffine affine[V];
+  load_bias<T>(p, channels, static_cast<int>(i % channels), bias);
+  load_affine(p, channels, static_cast<int>(i % channels), affine);
+  add_bias(bias, z);
+  finish(p, affine, z);
   store(static_cast<T*>(p.out) + i, z);
 }
 

@@ -1,4 +1,5 @@
-// What differs between nvcc and the executor of tests/cuda_on_host: headers, shared memory and the launch.
+// What differs between nvcc and the executor of tests/cuda_on_host: headers, shared memory and the launch (cooperative ones:
+// cooperative.cuh).
 // The rest of this folder is CUDA C++ that both compile, so it names neither `__shared__` nor `<<<>>>`; PTX: ptx.cuh and
 // ptx_sm90a.cuh.
 #pragma once

@@ -80,20 +80,23 @@ class CudaCall {
     }
   }
 
+  ConvProduct product(const char* name) const { return {device_, key(name)}; }
+
   template <class Result>
-  Result run(const char* product, const ConvCandidates<Result>& candidates) const {
-    return run_chosen(conv_.op, device_, key(product), scope_.stream(), candidates);
+  Result run(const ConvProduct& product, const ConvCandidates<Result>& candidates) const {
+    return product.run(conv_.op, scope_.stream(), candidates);
   }
 
   // Calls body(kernel) for every kernel that is worth asking whether it covers this call.
   template <class Body>
-  void for_each_kernel(Body&& body) const {
+  void for_each_kernel(const ConvProduct& product, Body&& body) const {
     if (!fits_) return;
     int major = 0, minor = 0;
     check_launch(conv_.op, cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_));
     check_launch(conv_.op, cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device_));
     for (const ConvKernel& kernel : kKernels) {
-      if (kernel.runs_on(major, minor)) body(kernel);
+      const bool wanted = product.may_be(kernel.name) || product.may_be(kernel.in_one_launch);
+      if (wanted && kernel.runs_on(major, minor)) body(kernel);
     }
   }
 
@@ -123,11 +126,11 @@ class CudaCall {
   Tensor output(const ConvKernel& kernel, ConvGemmParams p, const OptionalTensor& bias) const {
     const Tensor dense_bias = bias.has_value() ? dense(*bias) : Tensor();
     if (bias.has_value()) p.bias = dense_bias.const_data_ptr();
-    return product(kernel, p, x_, new_output());
+    return compute(kernel, p, x_, new_output());
   }
 
   Tensor grad_x(const ConvKernel& kernel, const ConvGemmParams& p, const Tensor& grad_z) const {
-    return product(kernel, p, grad_z, empty_in_format(x_, x_size_, true));
+    return compute(kernel, p, grad_z, empty_in_format(x_, x_size_, true));
   }
 
   Tensor grad_weight(const ConvKernel& kernel, ConvWeightGradParams p, const Tensor& grad_z) const {
@@ -178,7 +181,7 @@ class CudaCall {
     return is_channels_last(weight_) ? cuda::Layout::ChannelsLast : cuda::Layout::ChannelsFirst;
   }
 
-  Tensor product(const ConvKernel& kernel, ConvGemmParams p, const Tensor& input, Tensor out) const {
+  Tensor compute(const ConvKernel& kernel, ConvGemmParams p, const Tensor& input, Tensor out) const {
     const Tensor image = in_format(input, true), weight = ordered_weight();
     p.x = image.const_data_ptr();
     p.weight = weight.const_data_ptr();
@@ -238,19 +241,20 @@ struct CudaConvolution : ComposedConvolution<CudaPasses, CudaConvolution> {
     const CudaCall call(conv, x, weight);
     ConvGemmParams p = call.output_params(bias);
     if (activation != Activation::None) activate_in_epilogue(p, cuda::BnChannels{}, activation, negative_slope);
+    const ConvProduct product = call.product(activation == Activation::None ? "output" : "activation");
     ConvCandidates<Tensor> candidates;
-    call.for_each_kernel([&](const ConvKernel& kernel) {
+    call.for_each_kernel(product, [&](const ConvKernel& kernel) {
       if (kernel.product.covers(p)) candidates.push_back({kernel.name, [&] { return call.output(kernel, p, bias); }});
     });
     const auto bias_and_activation = [&](Tensor z) {  // in one pass, where torch takes two
       activate_(z, bias, activation, negative_slope);
       return z;
     };
-    if (Matmul::covers(conv, x, weight)) {
+    if (product.may_be("matmul") && Matmul::covers(conv, x, weight)) {
       candidates.push_back({"matmul", [&] { return bias_and_activation(Matmul::forward(conv, x, weight)); }});
     }
     candidates.push_back({"aten", [&] { return bias_and_activation(conv.convolve(x, weight, std::nullopt)); }});
-    return call.run(activation == Activation::None ? "output" : "activation", candidates);
+    return call.run(product, candidates);
   }
 
   static Normalized convolve_batch_norm(const ConvArguments& conv, const Tensor& x, const Tensor& weight,
@@ -269,9 +273,10 @@ struct CudaConvolution : ComposedConvolution<CudaPasses, CudaConvolution> {
       p.mean = s[0].mutable_data_ptr<float>(), p.invstd = s[1].mutable_data_ptr<float>(), p.var = s[2].mutable_data_ptr<float>();
       return s;
     };
+    const ConvProduct product = call.product("batch_norm");
     ConvCandidates<Normalized> candidates;
-    call.for_each_kernel([&](const ConvKernel& kernel) {
-      if (kernel.product.covers(one_launch)) {
+    call.for_each_kernel(product, [&](const ConvKernel& kernel) {
+      if (product.may_be(kernel.in_one_launch) && kernel.product.covers(one_launch)) {
         candidates.push_back({kernel.in_one_launch, [&] {
           ConvGemmParams p = one_launch;
           const auto [mean, invstd, var] = new_statistics(p);
@@ -282,7 +287,7 @@ struct CudaConvolution : ComposedConvolution<CudaPasses, CudaConvolution> {
           return Normalized{call.output(kernel, p, bias), z, mean, invstd};
         }});
       }
-      if (kernel.product.covers(statistics)) {
+      if (product.may_be(kernel.name) && kernel.product.covers(statistics)) {
         candidates.push_back({kernel.name, [&] {
           ConvGemmParams p = statistics;
           const auto [mean, invstd, var] = new_statistics(p);
@@ -290,7 +295,7 @@ struct CudaConvolution : ComposedConvolution<CudaPasses, CudaConvolution> {
         }});
       }
     });
-    if (Matmul::covers(conv, x, weight)) {
+    if (product.may_be("matmul") && Matmul::covers(conv, x, weight)) {
       candidates.push_back({"matmul", [&] {
         Tensor z = Matmul::forward(conv, x, weight);
         activate_(z, bias, Activation::None, 0.0);
@@ -299,7 +304,7 @@ struct CudaConvolution : ComposedConvolution<CudaPasses, CudaConvolution> {
       }});
     }
     candidates.push_back({"aten", [&] { return Composed::convolve_batch_norm(conv, x, weight, bias, n); }});
-    return call.run("batch_norm", candidates);
+    return call.run(product, candidates);
   }
 
   static Tensor convolve_normalize(const ConvArguments& conv, const Tensor& x, const Tensor& weight,
@@ -308,11 +313,12 @@ struct CudaConvolution : ComposedConvolution<CudaPasses, CudaConvolution> {
     const Channels vectors(conv.op, x, conv.out_channels(weight), n.mean, n.invstd, n.gamma, n.beta);
     ConvGemmParams p = call.output_params(bias);
     activate_in_epilogue(p, vectors.pointers(), n.activation, n.negative_slope);
+    const ConvProduct product = call.product("normalize");
     ConvCandidates<Tensor> candidates;
-    call.for_each_kernel([&](const ConvKernel& kernel) {
+    call.for_each_kernel(product, [&](const ConvKernel& kernel) {
       if (kernel.product.covers(p)) candidates.push_back({kernel.name, [&] { return call.output(kernel, p, bias); }});
     });
-    if (Matmul::covers(conv, x, weight)) {
+    if (product.may_be("matmul") && Matmul::covers(conv, x, weight)) {
       candidates.push_back({"matmul", [&] {
         Tensor z = Matmul::forward(conv, x, weight);
         activate_(z, bias, Activation::None, 0.0);
@@ -321,34 +327,35 @@ struct CudaConvolution : ComposedConvolution<CudaPasses, CudaConvolution> {
       }});
     }
     candidates.push_back({"aten", [&] { return Composed::convolve_normalize(conv, x, weight, bias, n); }});
-    return call.run("normalize", candidates);
+    return call.run(product, candidates);
   }
 
   static Gradients convolve_backward(const ConvArguments& conv, const Tensor& grad_z, const Tensor& x, const Tensor& weight,
                                      const Needs& needs) {
     const CudaCall call(conv, x, weight);
-    const bool by_matmul = Matmul::covers(conv, x, weight);
     Gradients gradients;
     if (needs.x) {
       const ConvGemmParams p = call.grad_x_params(grad_z);
+      const ConvProduct product = call.product("input_gradient");
       ConvCandidates<Tensor> candidates;
-      call.for_each_kernel([&](const ConvKernel& kernel) {
+      call.for_each_kernel(product, [&](const ConvKernel& kernel) {
         if (kernel.product.covers(p)) candidates.push_back({kernel.name, [&] { return call.grad_x(kernel, p, grad_z); }});
       });
-      if (by_matmul) candidates.push_back({"matmul", [&] { return Matmul::grad_x(conv, grad_z, x, weight); }});
+      if (product.may_be("matmul") && Matmul::covers(conv, x, weight)) candidates.push_back({"matmul", [&] { return Matmul::grad_x(conv, grad_z, x, weight); }});
       candidates.push_back({"aten", [&] { return conv.backward(grad_z, x, weight, true, false, false)[0]; }});
-      gradients[0] = call.run("input_gradient", candidates);
+      gradients[0] = call.run(product, candidates);
     }
     if (needs.weight) {
       const ConvWeightGradParams p = call.grad_weight_params(grad_z);
+      const ConvProduct product = call.product("weight_gradient");
       ConvCandidates<Tensor> candidates;
-      call.for_each_kernel([&](const ConvKernel& kernel) {
+      call.for_each_kernel(product, [&](const ConvKernel& kernel) {
         if (!kernel.weight_gradient.covers(p)) return;
         candidates.push_back({kernel.name, [&] { return call.grad_weight(kernel, p, grad_z); }});
       });
-      if (by_matmul) candidates.push_back({"matmul", [&] { return Matmul::grad_weight(conv, grad_z, x, weight); }});
+      if (product.may_be("matmul") && Matmul::covers(conv, x, weight)) candidates.push_back({"matmul", [&] { return Matmul::grad_weight(conv, grad_z, x, weight); }});
       candidates.push_back({"aten", [&] { return conv.backward(grad_z, x, weight, false, true, false)[1]; }});
-      gradients[1] = call.run("weight_gradient", candidates);
+      gradients[1] = call.run(product, candidates);
     }
     if (needs.bias) gradients[2] = conv.backward(grad_z, x, weight, false, false, true)[2];
     return gradients;

@@ -64,24 +64,39 @@ ConvChoice time_candidates(const char* op, const ConvCandidates<Result>& candida
   return choice;
 }
 
-// The result by the candidate that the word (conv_choices.h) or the trial names.
-template <class Result>
-Result run_chosen(const char* op, int device, const std::string& key, cudaStream_t stream,
-                  const ConvCandidates<Result>& candidates) {
-  const auto run = [&](const std::string& kernel) {
-    for (const ConvCandidate<Result>& candidate : candidates) {
-      if (kernel == candidate.kernel) return candidate.run();
+// The choice for one product of one call: made before its candidates are gathered, so that only those that may run are asked
+// whether they cover it.
+class ConvProduct {
+ public:
+  // key: all that its time depends on, in words
+  ConvProduct(int device, std::string key) : device_(device), key_(std::move(key)) {
+    const std::string word = conv_choice_word();
+    timed_ = word == "auto";
+    if (timed_) {
+      kernel_ = chosen_conv(device_, key_);
+    } else if (word != "fixed") {
+      kernel_ = word;
     }
-    return candidates.back().run();  // this call is not covered: an image off its alignment, say
-  };
-  const std::string word = conv_choice_word();
-  if (word == "fixed" || candidates.size() == 1) return candidates.front().run();
-  if (word != "auto") return run(word);
-  if (const std::optional<std::string> kernel = chosen_conv(device, key)) return run(*kernel);
-  if (is_capturing(op, stream)) return candidates.back().run();  // no trial inside a graph, and no promise kept without one
-  const ConvChoice choice = time_candidates(op, candidates, stream);
-  choose_conv(device, key, choice);
-  return run(choice.kernel);
-}
+  }
+
+  bool may_be(const char* kernel) const { return !kernel_.has_value() || *kernel_ == kernel; }
+
+  // candidates: those of the kernels that this may be; "aten", which comes last, steps in where the chosen one does not cover
+  // this call (an image off its alignment, say)
+  template <class Result>
+  Result run(const char* op, cudaStream_t stream, const ConvCandidates<Result>& candidates) const {
+    if (kernel_.has_value() || !timed_ || candidates.size() == 1) return candidates.front().run();
+    if (is_capturing(op, stream)) return candidates.back().run();  // no trial inside a graph, and no promise without one
+    const ConvChoice choice = time_candidates(op, candidates, stream);
+    choose_conv(device_, key_, choice);
+    return std::find_if(candidates.begin(), candidates.end(), [&](const auto& c) { return choice.kernel == c.kernel; })->run();
+  }
+
+ private:
+  int device_;
+  std::string key_;
+  bool timed_;
+  std::optional<std::string> kernel_;
+};
 
 }  // namespace fastgan::ops

@@ -15,6 +15,9 @@ COMMANDS = {
     "list": "the architectures, built-in and installed",
     "train": "train an architecture: fastgan train NAME [options]",
     "sample": "draw images from a trained run",
+    "evaluate": "measure a trained run: FID, KID, precision, recall and more",
+    "plot": "draw the metrics and losses of a run over its steps",
+    "train-features": "train a small classifier for metrics to measure in",
     "info": "versions, hardware, kernels and why some are missing",
     "bench": "measure kernels against the strongest PyTorch on this machine",
     "reproduce": "run a recipe: train, measure, compare with its bar",
@@ -23,7 +26,7 @@ COMMANDS = {
 
 def _usage() -> str:
     lines = ["usage: fastgan COMMAND ...   (fastgan COMMAND --help for its options)", ""]
-    return "\n".join(lines + [f"  {name:<10} {what}" for name, what in COMMANDS.items()])
+    return "\n".join(lines + [f"  {name:<14} {what}" for name, what in COMMANDS.items()])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     plain, warnings.formatwarning = warnings.formatwarning, _one_line
     try:
-        return import_module(f"fastgan.cli.{command}").run(rest) or 0
+        return import_module(f"fastgan.cli.{command.replace('-', '_')}").run(rest) or 0
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("fastgan"):
             raise

@@ -15,9 +15,12 @@ import tyro
 
 from fastgan import registry
 from fastgan.architectures.base import Architecture
-from fastgan.data import ImageDataset, load
-from fastgan.metrics import FrechetDistance
-from fastgan.training.callbacks import GradientAlarm
+from fastgan.data import ImageDataset
+from fastgan.metrics import CollapseDetector, Measure
+from fastgan.metrics.collapse import CELLS
+from fastgan.training.callbacks import Callback, GradientAlarm
+from fastgan.training.measuring import CollapseWatch, RunMetric
+from fastgan.training.options import open_data
 from fastgan.training.trainer import Trainer, TrainingDiverged
 
 USAGE = "usage: fastgan train NAME [options]   (fastgan train NAME --help lists them, the model's own included)"
@@ -43,8 +46,11 @@ class TrainOptions:
     """use fused layers (fastgan.fuse)"""
     ema_decay: float = 0.999
     """of the averaged generator that samples and metrics use; 0: none"""
-    metric: Literal["frechet", "none"] = "frechet"
-    """keeps the best checkpoint: Frechet distance on fixed random features"""
+    metric: tuple[str, ...] = ("fid",)
+    """fid kid is precision recall density coverage: the first keeps the best checkpoint, the others are recorded; none:
+    no measurements"""
+    metric_features: str = "random_conv_v1"
+    """feature net of the metrics, as `fastgan evaluate` takes it"""
     metric_images: int = 1000
     """images a measurement"""
     metric_every: int = 500
@@ -100,7 +106,7 @@ def run(argv: Sequence[str]) -> None:
 def train(cls: type[Architecture], options: TrainOptions, model: dict[str, Any]) -> Trainer:
     """Build data, architecture and trainer from the options, and run; ``model`` holds the Config's fields."""
     image_size = model.get("image_size", _default(cls, "image_size"))
-    data = load(
+    data = open_data(
         options.data,
         image_size=image_size,
         channels=model.get("channels"),
@@ -128,9 +134,9 @@ def train(cls: type[Architecture], options: TrainOptions, model: dict[str, Any])
         metric_every=options.metric_every,
         checkpoint_every=options.checkpoint_every,
         metric=_metric(options, data),
+        callbacks=_callbacks(options, data),
         num_workers=options.workers,
         resume=options.resume,
-        callbacks=_callbacks(options),
         precision=options.precision,
         deterministic=options.deterministic,
         augment=None if options.augment == "none" else options.augment,
@@ -148,10 +154,6 @@ def train(cls: type[Architecture], options: TrainOptions, model: dict[str, Any])
 
 def _run_folder(cls: type[Architecture], options: TrainOptions) -> Path:
     return options.out or Path("runs") / f"{cls.name}-{Path(options.data).stem or 'data'}"
-
-
-def _callbacks(options: TrainOptions) -> list[GradientAlarm]:
-    return [] if options.gradient_alarm is None else [GradientAlarm(options.log_every, options.gradient_alarm)]
 
 
 def _command_to_go_on(
@@ -193,17 +195,25 @@ def _default(cls: type[Architecture], name: str) -> Any:
     return next(f.default for f in dataclasses.fields(cls.Config) if f.name == name)
 
 
-def _metric(options: TrainOptions, data: ImageDataset):
-    """The trainer's metric: a callable on the architecture, named."""
-    if options.metric == "none" or max(data.image_size, data.channels) < 8:
+def _measured(options: TrainOptions, data: ImageDataset) -> bool:
+    return options.metric != ("none",) and max(data.image_size, data.channels) >= 8
+
+
+def _metric(options: TrainOptions, data: ImageDataset) -> RunMetric | None:
+    if not _measured(options, data):
         return None
-    distance = FrechetDistance(data, n=min(options.metric_images, len(data)))
+    return RunMetric(
+        Measure(data, options.metric, n=min(options.metric_images, len(data)), features=options.metric_features)
+    )
 
-    def metric(architecture: Architecture) -> tuple[str, float, bool]:
-        return distance.name, distance(architecture.sample), distance.lower_is_better
 
-    metric.name = f"{distance.name} n={distance.n}"
-    return metric
+def _callbacks(options: TrainOptions, data: ImageDataset) -> list[Callback]:
+    callbacks: list[Callback] = []
+    if options.gradient_alarm is not None:
+        callbacks.append(GradientAlarm(options.log_every, options.gradient_alarm))
+    if _measured(options, data) and len(data) >= 2 * CELLS:
+        callbacks.append(CollapseWatch(CollapseDetector(data), data, options.metric_every))
+    return callbacks
 
 
 def _say_what_runs(trainer: Trainer, data: ImageDataset, out: Path) -> None:

@@ -50,6 +50,8 @@ class ImageDataset:
         max_cache_bytes: bound of the decoded cache.
     """
 
+    draws_random = False  # a promise to whoever reads ahead
+
     def __init__(
         self,
         name: str,

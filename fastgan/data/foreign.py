@@ -39,12 +39,13 @@ def adapt(dataset: Any, *, image_size: int, channels: int | None = None) -> Any:
         raise TypeError(
             f"data holds the splits {', '.join(map(str, dataset))}: pass one, data[{next(iter(dataset))!r}]"
         )
-    if isinstance(dataset, ImageDataset) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+    columns = hasattr(dataset, "column_names")
+    if hasattr(dataset, "batch") and not columns:  # gives whole batches, of tensors (Hugging Face's batch is another)
         return dataset
-    if len(dataset) == 0:
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")) or len(dataset) == 0:
         return dataset
     first = dataset[0]
-    if not (hasattr(dataset, "column_names") or any(map(_is_picture, _values(first)))):
+    if not columns and not any(map(_is_picture, _values(first))):
         return dataset
     items = PictureItems(dataset, first, image_size=image_size, channels=channels)
     return CachedItems(items) if _repeatable(dataset) else items
@@ -122,9 +123,7 @@ class CachedItems(ImageDataset):
 
     def __init__(self, items: PictureItems, max_cache_bytes: int = MAX_CACHE_BYTES) -> None:
         self._items = items
-        first = items[0]
         self._rest: list[dict[str, torch.Tensor] | None] = [None] * len(items)  # all but the image
-        self._paired = "source" in first
         super().__init__(
             items.name,
             len(items),

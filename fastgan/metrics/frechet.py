@@ -1,17 +1,10 @@
-"""Fréchet distance between real and generated images in a named feature space."""
+"""Fréchet distance of two Gaussians, and the moments of features that come in batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sized
-
 import torch
 
-from fastgan.data.dataset import normalize
-from fastgan.metrics.features import FEATURE_NETS
-
-__all__ = ["FrechetDistance", "frechet_distance", "gaussian_statistics", "symmetric_root"]
-
-SUBSET_SEED = 0  # of the real images that a distance is measured against
+__all__ = ["Moments", "frechet_distance", "symmetric_root"]
 
 
 def frechet_distance(
@@ -58,96 +51,40 @@ def symmetric_root(cov: torch.Tensor) -> torch.Tensor:
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
 
-def gaussian_statistics(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean (D,) and unbiased covariance (D, D), float64, of features (N, D) with N >= 2."""
-    if features.ndim != 2 or len(features) < 2:
-        raise ValueError(f"features takes (N, D) with N >= 2, got shape {tuple(features.shape)}")
-    features = features.to("cpu", torch.float64)
-    mean = features.mean(0)
-    centred = features - mean
-    return mean, centred.T @ centred / (len(features) - 1)
+class Moments:
+    """Mean and covariance of features that come in batches, in float64; nothing but the two is kept.
 
-
-class FrechetDistance:
-    """Fréchet distance of generated images to a data set; lower is better.
-
-    ``metric(generate)`` calls ``generate(k)`` for k images (k, C, H, W) in [-1, 1] until it has ``n`` of them;
-    ``metric(images)`` takes them as one tensor. The real side is a fixed subset, measured at the first call and kept.
-    Distances of different feature nets, image sizes or ``n`` do not compare (few images bias it upwards): ``name`` and
-    ``n`` belong to every number.
-
-    Args:
-        dataset: an ``ImageDataset``, or anything with ``len``, ``batch(indices) -> {"image": ...}`` and a ``name``.
-        n: how many real and how many generated images; at most as many real ones as there are.
-        feature_net: a name in ``FEATURE_NETS``.
-        batch_size: images in one forward pass.
-
-    Raises:
-        ValueError: unknown feature net, fewer than two images on either side, or images of another shape.
+    Each batch is centred about its own mean before it is merged (Chan, Golub and LeVeque 1979), so that neither a large
+    mean nor the order of many batches costs digits: any split gives the same numbers to rounding.
     """
 
-    lower_is_better = True
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: torch.Tensor | None = None  # (D,)
+        self._scatter: torch.Tensor | None = None  # (D, D): sum of (x - mean) (x - mean)^T
 
-    def __init__(
-        self, dataset: Sized, n: int = 2048, feature_net: str = "random_conv_v1", batch_size: int = 256
-    ) -> None:
-        if feature_net not in FEATURE_NETS:
-            raise ValueError(f"feature_net takes one of {sorted(FEATURE_NETS)}, got {feature_net!r}")
-        if n < 2 or len(dataset) < 2:
-            raise ValueError(
-                f"a Fréchet distance takes at least 2 images on either side, got n={n} and a data set of {len(dataset)}"
-            )
-        if batch_size < 1:
-            raise ValueError(f"batch_size takes a positive number, got {batch_size}")
-        self.dataset, self.n, self.batch_size = dataset, n, batch_size
-        self.name = f"frechet_{feature_net}"
-        self._build = FEATURE_NETS[feature_net]
-        self._net: torch.nn.Module | None = None
-        self._real: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None  # mean, covariance, its root
-        self._shape: tuple[int, ...] | None = None
+    def update(self, features: torch.Tensor) -> None:
+        """Add features (N, D); an empty batch changes nothing."""
+        if features.ndim != 2:
+            raise ValueError(f"features takes shape (N, D), got {tuple(features.shape)}")
+        if not len(features):
+            return
+        features = features.detach().to("cpu", torch.float64)
+        mean = features.mean(0)
+        centred = features - mean
+        scatter = centred.T @ centred
+        if self.mean is None:
+            self.count, self.mean, self._scatter = len(features), mean, scatter
+            return
+        total = self.count + len(features)
+        shift = mean - self.mean
+        self._scatter += scatter + torch.outer(shift, shift) * (self.count * len(features) / total)
+        self.mean += shift * (len(features) / total)
+        self.count = total
 
-    def __call__(self, generate: Callable[[int], torch.Tensor] | torch.Tensor) -> float:
-        if isinstance(generate, torch.Tensor):
-            batches = iter(generate.split(self.batch_size))
-        else:
-            counts = [min(self.batch_size, self.n - start) for start in range(0, self.n, self.batch_size)]
-            batches = (generate(count) for count in counts)
-        first = next(batches, None)
-        if first is None or (isinstance(generate, torch.Tensor) and len(generate) < 2):
-            raise ValueError("images takes at least 2 images")
-        self._prepare(first.device)
-
-        def generated() -> Iterable[torch.Tensor]:
-            yield first
-            yield from batches
-
-        real_mean, real_cov, real_root = self._real
-        mean, cov = gaussian_statistics(self._features(generated()))
-        return frechet_distance(real_mean, real_cov, mean, cov, root1=real_root)
-
-    def _prepare(self, device: torch.device) -> None:
-        if self._real is None:
-            subset = torch.randperm(len(self.dataset), generator=torch.Generator().manual_seed(SUBSET_SEED))[: self.n]
-            real = (
-                normalize(self.dataset.batch(part)["image"]) for part in subset.sort().values.split(self.batch_size)
-            )
-            self._shape = tuple(self.dataset[0]["image"].shape)
-            self._net = self._build(self._shape[0]).to(device)
-            mean, cov = gaussian_statistics(self._features(images.to(device) for images in real))
-            self._real = mean, cov, symmetric_root(cov)
-        self._net.to(device)
-
-    def _features(self, batches: Iterable[torch.Tensor]) -> torch.Tensor:
-        parts = []
-        for images in batches:
-            if not images.is_floating_point():
-                raise TypeError(
-                    f"images takes floating values in [-1, 1], got {images.dtype}: see fastgan.data.normalize"
-                )
-            if tuple(images.shape[1:]) != self._shape:
-                raise ValueError(
-                    f"images takes shape (N, {', '.join(map(str, self._shape))}) like the data set "
-                    f"{getattr(self.dataset, 'name', '')!r}, got {tuple(images.shape)}"
-                )
-            parts.append(self._net(images.detach()).cpu())
-        return torch.cat(parts)
+    @property
+    def covariance(self) -> torch.Tensor:
+        """Unbiased, (D, D)."""
+        if self.count < 2:
+            raise ValueError(f"a covariance takes at least 2 images, got {self.count}")
+        return self._scatter / (self.count - 1)

@@ -258,7 +258,9 @@ class FusedBatchNorm2d(_PassThrough, sync_bn.SynchronisedNorm, nn.BatchNorm2d):
             return
         factor = sync_bn.weight_of_batch(self)
         if self.running_mean is not None and self.running_var is not None:
-            update_running_stats_(self.running_mean, self.running_var, mean, invstd, count, factor, self.eps)
+            # .data: as torch's batch norm leaves the version alone, which has saved these for the backward pass of a
+            # call that ran plain
+            update_running_stats_(self.running_mean.data, self.running_var.data, mean, invstd, count, factor, self.eps)
 
 
 class FusedReLU(_PassThrough, nn.ReLU):

@@ -8,6 +8,8 @@ What a data set offers:
                                    Images are float in [-1, 1], or uint8 0..255, (C, H, W).
     batch(indices)                 optional: a dict of stacked tensors for a list of indices, faster than item by item.
     set_epoch(epoch)               optional: called before an epoch's first item, for augmentation by (epoch, i).
+    draws_random                   optional: False promises that batch(indices) draws no random numbers and may be
+                                   called by another thread, which then reads ahead where training is on a GPU.
 A data set that draws from the global generators instead gets them seeded, by (seed, epoch, i) for an item and by (seed,
 position, rank) for a batch: the same images come with any number of workers and after any resume, and training's own
 random numbers are not touched.
@@ -15,7 +17,10 @@ random numbers are not touched.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -31,6 +36,7 @@ __all__ = ["BatchStream", "is_bytes", "to_device"]
 
 _FIELDS = tuple(f.name for f in fields(Batch))
 _PICTURES = ("image", "source")  # fields that may come as uint8
+READ_AHEAD = 2  # batches that a thread reads while training is at the one before
 
 
 class BatchStream:
@@ -69,6 +75,8 @@ class BatchStream:
         self.num_classes = num_classes
         self.batches_per_epoch = self.size // self.batch_size
         self.position = 0
+        # On a CPU a second thread would take its cores from training, which a batch from memory costs less than 1%.
+        self.by_thread = num_workers == 0 and self.device.type == "cuda" and _pure(dataset)
         self.place: Callable[[dict[str, torch.Tensor]], Batch] = partial(to_device, device=self.device)
         self._ahead: Iterator[dict[str, torch.Tensor]] = iter(())
 
@@ -106,6 +114,8 @@ class BatchStream:
             for i in range(done, self.batches_per_epoch)
         ]
         collated = self._collated(epoch)
+        if self.by_thread:
+            return _read_ahead(collated, keys, pin=self.device.type == "cuda")
         if self.num_workers == 0:
             return (collated[key] for key in keys)
         # workers begin anew each epoch, so that they see set_epoch; the generator keeps torch's global one untouched
@@ -126,6 +136,29 @@ class BatchStream:
     def _set_epoch(self, epoch: int) -> None:
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(epoch)
+
+
+def _pure(dataset: Any) -> bool:
+    return not getattr(dataset, "draws_random", True) and hasattr(dataset, "batch")
+
+
+def _read_ahead(
+    collated: _Collated, keys: Sequence[tuple[int, list[int]]], *, pin: bool
+) -> Iterator[dict[str, torch.Tensor]]:
+    """The batches of ``keys``, the next ones being read by a thread, into memory that a GPU copies from by itself."""
+
+    def read(key: tuple[int, list[int]]) -> dict[str, torch.Tensor]:
+        values = collated[key]
+        return {name: value.pin_memory() for name, value in values.items()} if pin else values
+
+    with ThreadPoolExecutor(1, "fastgan-data") as thread:
+        waiting: deque[Future] = deque()
+        for key in keys:
+            waiting.append(thread.submit(read, key))
+            if len(waiting) > READ_AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def to_device(values: Mapping[str, torch.Tensor], device: torch.device) -> Batch:
@@ -150,10 +183,11 @@ class _Collated(torch.utils.data.Dataset):
         self.seed = seed if rank == 0 else rng.mix(seed, rank)
         self.epoch_seed = rng.mix(seed, epoch, 1)
         self.num_classes = num_classes
+        self.pure = _pure(dataset)
 
     def __getitem__(self, key: tuple[int, list[int]]) -> dict[str, torch.Tensor]:
         position, indices = key
-        with rng.isolated(rng.mix(self.seed, position + 1)):
+        with nullcontext() if self.pure else rng.isolated(rng.mix(self.seed, position + 1)):
             if hasattr(self.dataset, "batch"):
                 values = {name: _tensor(name, value) for name, value in self.dataset.batch(indices).items()}
             else:

@@ -27,8 +27,9 @@ __all__ = ["BestMetric", "Callback", "GradientAlarm", "MetricsFile", "Progress",
 
 log = logging.getLogger("fastgan")
 
-# metric(architecture) -> (name, value, whether lower is better), called with the averaged generators in eval mode
-Metric = Callable[[Architecture], tuple[str, float, bool]]
+# metric(architecture) -> (name, value, whether lower is better), called with the averaged generators in eval mode; a
+# fourth item, a dict of other values by name, goes into the record beside it
+Metric = Callable[[Architecture], tuple[str, float, bool] | tuple[str, float, bool, Mapping[str, float]]]
 
 
 class Callback:
@@ -165,14 +166,14 @@ class BestMetric(Callback):
         if not trainer.due(self.every):
             return None
         with trainer.averaged() as architecture, rng.isolated(rng.mix(trainer.seed, 3), trainer.device):
-            name, value, lower_is_better = self.metric(architecture)
+            name, value, lower_is_better, *beside = self.metric(architecture)
         value = float(value)
-        if not math.isfinite(value):
-            return {name: None}  # JSON has no NaN
-        if self.best is None or (value < self.best if lower_is_better else value > self.best):
+        better = self.best is None or (value < self.best if lower_is_better else value > self.best)
+        if math.isfinite(value) and better:
             self.best, self.best_step = value, trainer.step
             trainer.save_best(name, value)
-        return {name: value}
+        values = {name: value, **(beside[0] if beside else {})}
+        return {name: value if math.isfinite(value) else None for name, value in values.items()}  # JSON has no NaN
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_step": self.best_step}

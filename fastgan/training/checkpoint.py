@@ -25,7 +25,9 @@ __all__ = [
     "CorruptCheckpointError",
     "load_networks",
     "load_run",
+    "load_state",
     "read_checkpoint",
+    "read_run",
     "write_atomically",
     "write_checkpoint",
 ]
@@ -240,9 +242,13 @@ def load_run(
     CheckpointError
         Nothing there, damaged, or of another model.
     """
-    if which not in ("best", "last"):
-        raise ValueError(f"which is {which!r}; it takes 'best' or 'last'")
-    state, file = _read_run(Path(path), which)
+    return load_state(*read_run(path, which), ema=ema, architecture=architecture)
+
+
+def load_state(
+    state: Mapping[str, Any], file: Path, *, ema: bool = True, architecture: Architecture | None = None
+) -> Architecture:
+    """The trained architecture in what ``read_run`` returned; arguments and errors as ``load_run``."""
     recorded = state["config"]["architecture"]
     if architecture is None:
         architecture = _create(recorded, file)
@@ -252,8 +258,11 @@ def load_run(
     return architecture.eval()
 
 
-def _read_run(path: Path, which: str) -> tuple[dict[str, Any], Path]:
-    """The first readable of a folder's checkpoints, in the order asked for; or the one file."""
+def read_run(path: str | Path, which: str = "best") -> tuple[dict[str, Any], Path]:
+    """The first readable of a folder's checkpoints, in the order asked for, or the one file: its state, and where."""
+    if which not in ("best", "last"):
+        raise ValueError(f"which is {which!r}; it takes 'best' or 'last'")
+    path = Path(path)
     if path.is_dir():
         names = ("best", "last", "previous") if which == "best" else ("last", "previous")
         files = [file for name in names if (file := path / "checkpoints" / f"{name}.safetensors").is_file()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ __all__ = [
     "environment",
     "load_data",
     "name_of",
+    "open_data",
 ]
 
 log = logging.getLogger("fastgan")
@@ -62,10 +64,18 @@ def choose_device(device: str | torch.device) -> torch.device:
 
 
 def load_data(spec: Any, architecture: Architecture, skip_broken: bool) -> Any:
+    config = architecture.config
+    return open_data(spec, image_size=config.image_size, channels=config.channels, skip_broken=skip_broken)
+
+
+def open_data(spec: Any, *, seed: int = 0, **options: Any) -> Any:
+    """``fastgan.data.load``; of a name or path the arguments are kept, so that the run says how to open it again."""
     from fastgan.data import load
 
-    config = architecture.config
-    return load(spec, image_size=config.image_size, channels=config.channels, skip_broken=skip_broken)
+    dataset = load(spec, seed=seed, **options)
+    if isinstance(spec, (str, os.PathLike)):
+        dataset.loaded_by = {"spec": os.fspath(spec), "seed": seed}
+    return dataset
 
 
 def check_classes(dataset: Any, architecture: Architecture) -> int | None:
@@ -119,7 +129,7 @@ def describe_architecture(architecture: Architecture) -> dict[str, Any]:
 
 
 def describe_data(dataset: Any) -> dict[str, Any]:
-    described = {"name": name_of(dataset), "items": len(dataset)}
+    described = {"name": name_of(dataset), "items": len(dataset), **getattr(dataset, "loaded_by", {})}
     if hasattr(dataset, "describe"):
         described["description"] = dataset.describe()
     return described

@@ -2,6 +2,7 @@
 
 config.json                    architecture, data, trainer options, environment
 metrics.jsonl                  one JSON object a line
+evaluation.jsonl               the same, of `fastgan evaluate`
 samples/step_000500.png
 checkpoints/last.safetensors   everything needed to go on;  previous.safetensors: the one before it
 checkpoints/best.safetensors   networks and averages at the metric's best value
@@ -33,6 +34,8 @@ log = logging.getLogger("fastgan")
 MAY_CHANGE = (
     "architecture.class",  # the name tells; a class without one moves between modules
     "data.description",  # holds paths
+    "data.seed",  # with "spec", how it was opened; what came of it is compared
+    "data.spec",
     "trainer.checkpoint_every",
     "trainer.cuda_graph",
     "trainer.device",
@@ -198,15 +201,14 @@ class RunFolder:
             if match and int(match[1]) > step:
                 file.unlink()
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Add one line to metrics.jsonl, out of Python's buffers: it survives the process."""
+    def append(self, record: Mapping[str, Any], name: str = "metrics.jsonl") -> None:
+        """Add one line to metrics.jsonl, or another file, out of Python's buffers: it survives the process."""
+        path = self.path / name
         try:
-            with open(self.metrics_file, "a") as file:
+            with open(path, "a") as file:
                 file.write(json.dumps(record, allow_nan=False) + "\n")
         except OSError as error:
-            raise CheckpointError(
-                f"cannot write {self.metrics_file}: {error.strerror}; the last checkpoint is kept"
-            ) from error
+            raise CheckpointError(f"cannot write {path}: {error.strerror}; the last checkpoint is kept") from error
 
     def save(self, which: str, state: Mapping[str, Any]) -> None:
         """Write checkpoint ``which``; of "last" the one before is kept as "previous"."""

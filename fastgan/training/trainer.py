@@ -87,7 +87,8 @@ class Trainer:
     log_every, sample_every, metric_every, checkpoint_every
         Steps between records, sample grids, measurements, checkpoints; None: never. All happen at the last step too.
     metric
-        ``metric(architecture) -> (name, value, lower_is_better)``; the best checkpoint is kept by it.
+        ``metric(architecture) -> (name, value, lower_is_better)``; the best checkpoint is kept by it. By name:
+        ``fastgan.training.measuring.RunMetric(fastgan.metrics.Measure(data, ["fid", "kid"]))``.
     num_workers
         Processes that read data ahead; the batches are the same with any number.
     resume

@@ -77,7 +77,7 @@ def test_comparison(both_ways, winograd, tmp_path, capsys, monkeypatch):
     (file,), (picture,) = (tmp_path / "out").glob("*-both-ways.json"), (tmp_path / "out").glob("*-both-ways.png")
     assert 10_000 < picture.stat().st_size < 200_000
     result = json.loads(file.read_text())
-    assert result["metric"] == {"name": "frechet_random_conv_v1", "images": 32, "lower_is_better": True}
+    assert result["metric"] == {"name": "fid[random_conv_v1]", "images": 32, "lower_is_better": True}
     assert result["options"]["steps"] == 6 and result["environment"]["torch"] == torch.__version__
     assert result["rule"] == both_ways.RULE and result["rule"] in capsys.readouterr().out
 

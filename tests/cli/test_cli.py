@@ -75,7 +75,7 @@ def test_info_is_json_on_demand(capsys):
 def test_train_leaves_records_samples_and_checkpoints(run_folder):
     records = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records] == [2, 4]
-    assert "frechet_random_conv_v1" in records[-1]
+    assert "fid[random_conv_v1]" in records[-1]
     assert {p.name for p in (run_folder / "samples").iterdir()} == {"step_000002.png", "step_000004.png"}
     assert (run_folder / "checkpoints" / "best.safetensors").exists()
 
@@ -178,6 +178,57 @@ def test_sample_is_repeatable(run_folder, tmp_path):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
+def test_evaluate_prints_and_keeps_a_record(run_folder, tmp_path, capsys):
+    few = ["--samples", "20", "--metrics", "kid", "recall"]
+    assert main(["evaluate", str(run_folder), *few]) == 0
+    out = capsys.readouterr().out
+    assert "kid[random_conv_v1]" in out and "lower is better" in out and "40 images" in out
+    best = run_folder / "checkpoints" / "best.safetensors"
+    assert main(["evaluate", str(best), *few, "--no-ema", "--seed", "3", "--split", "test"]) == 0
+    first, second = map(json.loads, (run_folder / "evaluation.jsonl").read_text().splitlines())
+    assert first["step"] == second["step"] == 4 and first["checkpoint"] == "best.safetensors"
+    assert (first["ema"], second["ema"], first["seed"], second["seed"]) == (True, False, 0, 3)
+    assert list(first["values"]) == [f"{name}[random_conv_v1]" for name in ("kid", "kid_std", "recall")]
+    assert first["values"] != second["values"] and "split test" in second["data"]
+    assert main(["evaluate", str(run_folder), *few]) == 0
+    assert json.loads((run_folder / "evaluation.jsonl").read_text().splitlines()[2]) == first
+
+
+def test_evaluate_in_a_net_trained_here(run_folder, tmp_path, capsys):
+    net = tmp_path / "shapes.safetensors"
+    options = ["--data", "scenes", "--image-size", "16", "--limit", "40", "--epochs", "1", "--batch-size", "20"]
+    assert main(["train-features", *options, "--out", str(net)]) == 0
+    name = capsys.readouterr().out.split()[1].rstrip(",")
+    assert name.startswith("scenes_cnn-")
+    options = ["--features", str(net), "--samples", "40", "--metrics", "is", "fid"]
+    with pytest.warns(UserWarning, match="fid of 40 images with the 128 features"):
+        assert main(["evaluate", str(run_folder), *options]) == 0
+    record = json.loads((run_folder / "evaluation.jsonl").read_text())
+    assert list(record["values"]) == [f"is[{name}]", f"is_std[{name}]", f"fid[{name}]"]
+    assert record["features"] == name and record["collapse"]["samples"]["modes"] > 0
+
+
+def test_plot_draws_a_run(run_folder, capsys):
+    pytest.importorskip("matplotlib", reason="matplotlib draws the picture: pip install 'fastgan[plots]'")
+    assert main(["plot", str(run_folder)]) == 0
+    assert capsys.readouterr().out.strip() == str(run_folder / "progress.png")
+    assert (run_folder / "progress.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_evaluate_cannot_do_is_one_sentence_and_no_record(run_folder, capsys):
+    for options, words in [
+        (["--metrics", "fdi"], "did you mean 'fid'"),
+        (["--metrics", "is"], "needs a net with classes; random_conv_v1 has none"),
+        (["--samples", "3"], "precision takes at least 4"),
+        (["--features", "no/net.safetensors"], "train-features --out no/net.safetensors"),
+        (["--data", "no/such/folder"], "neither a data set nor a path"),
+    ]:
+        assert main(["evaluate", str(run_folder), "--metrics", "prdc", *options]) == 2
+        err = capsys.readouterr().err
+        assert words in err and "Traceback" not in err
+    assert not (run_folder / "evaluation.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
@@ -186,6 +237,9 @@ def test_sample_is_repeatable(run_folder, tmp_path):
         (["train", "dcgan", "--model.image-size", "48"], "image_size takes a power of two"),
         (["train", "--data", "scenes"], "NAME comes first"),
         (["sample", "no/such/run"], "no/such/run"),
+        (["evaluate", "no/such/run"], "no/such/run"),
+        (["plot", "no/such/run"], "there is no no/such/run/metrics.jsonl"),
+        (["train", "dcgan", "--metric", "fidd"], "did you mean 'fid'"),
         (["reproduce", "gan-2d"], "did you mean 'gan_1d'"),
     ],
 )

@@ -15,7 +15,7 @@ import fastgan.ops  # noqa: F401
 import fastgan.optim  # noqa: F401  (both define schemas)
 
 from .structs import Kernels
-from .toolchain import BUILDS, CSRC, HERE, build, compile_for_host, compile_race_detector, needs
+from .toolchain import BUILDS, CSRC, HERE, build, compile_for_host, compile_kernels, compile_race_detector, needs
 
 # These tests compile and call the kernels themselves: a run of the suite by the references has nothing new for them.
 collect_ignore_glob = ["test_*.py"] if os.environ.get("FASTGAN_IMPL") == "reference" else []
@@ -46,10 +46,7 @@ def race_detector(folder) -> Path:
 
 @build
 def kernels_library(folder) -> Path:
-    flags = ["-O1", "-c", "-fPIC"]  # the products run for longer than they compile
-    convolutions = compile_for_host(folder / "conv_kernels.o", HERE / "conv_kernels.cpp", *flags)
-    output = folder / "kernels.so"
-    return compile_for_host(output, HERE / "kernels.cpp", "-shared", "-fPIC", link=[str(convolutions)])
+    return compile_kernels(folder)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 // The convolutions of csrc/cuda compiled for the executor, as kernels.cpp does the others: a unit of its own, because they
 // take long to compile.
-#define FASTGAN_CONV_BLOCKS 8  // so that small images take tiles of every size
+int conv_blocks = 8;  // so that small images take tiles of every size; 132 on a GPU
+#define FASTGAN_CONV_BLOCKS conv_blocks
 #include "conv_gemm.cu"
 #include "conv_gemm_weight_grad.cu"
 
@@ -22,14 +23,22 @@ const char* run_conv_gemm_weight_grad(ConvWeightGradParams p) {
 bool covers_conv_gemm(ConvGemmParams p) { return conv_gemm_covers(p); }
 bool covers_conv_gemm_weight_grad(ConvWeightGradParams p) { return conv_gemm_weight_grad_covers(p); }
 
-// How a call is cut: rows and columns of a tile, splits of K.
+void set_resident_blocks(unsigned blocks) { cuda_on_host::options.resident_blocks = blocks; }
+
+// How a call is cut: rows and columns of a tile, splits of K; the most steps in K that a block makes; blocks.
 void plan_of_conv_gemm(ConvGemmParams p, int* plan) {
   const ConvGemmPlan found = plan_conv_gemm(p);
-  plan[0] = found.tile_m, plan[1] = found.tile_n, plan[2] = found.args.splits;
+  const ConvGemmArgs& a = found.args;
+  int taps = 0;
+  for (int i = 0; i < a.phases.phases; ++i) taps = std::max<int>(taps, a.phases.phase[i].taps);
+  plan[0] = found.tile_m, plan[1] = found.tile_n, plan[2] = a.splits;
+  plan[3] = static_cast<int>(ceil_div(taps * a.steps_per_tap, a.splits)), plan[4] = static_cast<int>(found.blocks) * a.splits;
 }
 void plan_of_conv_gemm_weight_grad(ConvWeightGradParams p, int* plan) {
   const WeightGradPlan found = plan_weight_grad(p);
-  plan[0] = plan[1] = found.tile, plan[2] = found.args.splits;
+  const WeightGradArgs& a = found.args;
+  plan[0] = plan[1] = found.tile, plan[2] = a.splits;
+  plan[3] = static_cast<int>(ceil_div(a.steps, a.splits)), plan[4] = static_cast<int>(found.blocks) * a.splits;
 }
 
 }  // extern "C"

@@ -97,3 +97,4 @@ T atomicMax(T* p, std::type_identity_t<T> value, CUDA_ON_HOST_WHERE) {
 }
 
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>((uint64_t{a} * b) >> 32); }
+inline int __popc(unsigned bits) { return std::popcount(bits); }

@@ -24,8 +24,9 @@ int64_t size_of_params(int which) {
   return sizes[which];
 }
 
-void set_order(int order, uint64_t seed) {
+void set_order(int order, uint64_t seed, int landing) {
   cuda_on_host::options.order = static_cast<cuda_on_host::Order>(order);
+  cuda_on_host::options.landing = static_cast<cuda_on_host::Landing>(landing);
   cuda_on_host::options.seed = seed;
 }
 

@@ -23,7 +23,7 @@ namespace {
 struct {
   int major = 9, minor = 0;
   bool capturing = false;
-  float milliseconds[64] = {1.f};
+  float milliseconds[128] = {1.f};
   int times = 1, next = 0;
 } device;
 }  // namespace

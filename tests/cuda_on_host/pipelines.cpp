@@ -1,5 +1,5 @@
 // Runs one kernel of pipelines.cuh and compares its result:
-//   pipelines gemm|ring|grid_sum FAULT ORDER LANDING      the last three as numbers
+//   pipelines gemm|ring|grid_sum|relay FAULT ORDER LANDING      the last three as numbers
 // Prints "right", "wrong result" or the executor's error. Inputs are small integers, so sums are exact in any order.
 #include "pipelines.cuh"
 
@@ -52,6 +52,18 @@ bool grid_sum_is_right(Fault fault) {
   return out == expected;
 }
 
+bool relay_is_right(Fault fault) {
+  constexpr int blocks = 4;
+  const std::vector<float> in = integers(blocks * kRelayThreads);
+  std::vector<float> held(in.size()), out(in.size()), expected(in.size());
+  for (int i = 0; i < blocks * kRelayThreads; ++i) {
+    const int block = i / kRelayThreads + kRelayRounds, thread = i % kRelayThreads + kRelayRounds;
+    expected[i] = in[block % blocks * kRelayThreads + thread % kRelayThreads];
+  }
+  launch_cooperative(relay, dim3(blocks), dim3(kRelayThreads), 0, nullptr, in.data(), held.data(), out.data(), fault);
+  return out == expected;
+}
+
 }  // namespace
 
 int main(int, char** arguments) {
@@ -60,9 +72,10 @@ int main(int, char** arguments) {
   cuda_on_host::options.order = static_cast<cuda_on_host::Order>(std::atoi(arguments[3]));
   cuda_on_host::options.landing = static_cast<cuda_on_host::Landing>(std::atoi(arguments[4]));
   try {
-    const bool right = kernel == "gemm"   ? gemm_is_right(fault)
-                       : kernel == "ring" ? ring_is_right(fault)
-                                          : grid_sum_is_right(fault);
+    const bool right = kernel == "gemm"    ? gemm_is_right(fault)
+                       : kernel == "ring"  ? ring_is_right(fault)
+                       : kernel == "relay" ? relay_is_right(fault)
+                                           : grid_sum_is_right(fault);
     std::puts(right ? "right" : "wrong result");
   } catch (const std::exception& error) {
     std::puts(error.what());

@@ -4,8 +4,10 @@
 //   gemm      tiles of A and B in two stages, filled by cp.async while the other stage is computed on
 //   ring      one thread fills a ring of slots by bulk copies, 64 threads empty it; mbarriers in both directions
 //   grid_sum  shuffles, __syncwarp and a block barrier; the last block to finish adds up what the others left
+//   relay     a cooperative launch: in every round a thread hands its number to one of the next block
 #pragma once
 
+#include "cooperative.cuh"
 #include "ptx.cuh"
 
 namespace fastgan::cuda {
@@ -32,6 +34,10 @@ enum class Fault : int {
   StorePastTheEnd,
   TwoBlocksOneAddress,
   NoFence,
+  // relay
+  NoGridBarrierBeforeRead,
+  NoGridBarrierBeforeWrite,
+  BlockLeaves,
 };
 
 constexpr int kTile = 8;
@@ -166,6 +172,23 @@ __global__ void grid_sum(const float* in, float* partial, unsigned* finished, fl
     total += of_other;
   }
   *out = total;
+}
+
+constexpr int kRelayThreads = 40, kRelayRounds = 3;
+
+// out: in[] after kRelayRounds steps of one block and one thread each. held, in, out (gridDim.x, kRelayThreads).
+__global__ void relay(const float* in, float* held, float* out, Fault fault) {
+  const int thread = threadIdx.x, mine = blockIdx.x * kRelayThreads + thread;
+  const int other = (blockIdx.x + 1) % gridDim.x * kRelayThreads + (thread + 1) % kRelayThreads;
+  float value = in[mine];
+  for (int round = 0; round < kRelayRounds; ++round) {
+    held[mine] = value;
+    if (fault == Fault::BlockLeaves && blockIdx.x == 1 && round == 1) return;
+    if (fault != Fault::NoGridBarrierBeforeRead) grid_sync();
+    value = held[other];
+    if (fault != Fault::NoGridBarrierBeforeWrite) grid_sync();
+  }
+  out[mine] = value;
 }
 
 }  // namespace fastgan::cuda

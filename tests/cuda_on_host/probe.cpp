@@ -88,6 +88,32 @@ __global__ void bulk_copy_not_awaited(float* in) {
   cuda_on_host::bulk_copy(held, in, 32, barrier);
 }
 
+__global__ void syncs_a_grid() { cuda_on_host::grid_sync(); }
+
+// in (4, 8, 8), out (32, 4) registers.
+template <bool kTransposed>
+__global__ void loads_matrices(const uint16_t* in, uint32_t* out) {
+  CUDA_ON_HOST_SHARED(uint16_t, held, 4 * 64);
+  const int lane = threadIdx.x;
+  for (int i = 0; i < 8; ++i) held[lane * 8 + i] = in[lane * 8 + i];
+  __syncthreads();
+  uint32_t r[4];
+  cuda_on_host::load_matrices<kTransposed>(r, held + lane * 8, cuda_on_host::Where::current());
+  for (int i = 0; i < 4; ++i) out[lane * 4 + i] = r[i];
+}
+
+// Registers by lane: a (32, 4), b (32, 2), d (32, 4).
+template <void (*kMultiply)(float (&)[4], const uint32_t (&)[4], const uint32_t (&)[2], cuda_on_host::Where)>
+__global__ void multiplies(const uint32_t* a, const uint32_t* b, float* d) {
+  const int lane = threadIdx.x;
+  uint32_t of_a[4], of_b[2];
+  float of_d[4];
+  for (int i = 0; i < 4; ++i) of_a[i] = a[lane * 4 + i], of_d[i] = d[lane * 4 + i];
+  for (int i = 0; i < 2; ++i) of_b[i] = b[lane * 2 + i];
+  kMultiply(of_d, of_a, of_b, cuda_on_host::Where::current());
+  for (int i = 0; i < 4; ++i) d[lane * 4 + i] = of_d[i];
+}
+
 }  // namespace
 
 extern "C" {
@@ -106,4 +132,23 @@ const char* run_copy_off_its_alignment(float* in) { return run(copy_off_its_alig
 const char* run_arrival_before_initialisation() { return run(arrival_before_initialisation, dim3(1), dim3(1), 0); }
 const char* run_bulk_copy_not_awaited(float* in) { return run(bulk_copy_not_awaited, dim3(1), dim3(1), 0, in); }
 const char* run_too_many_threads() { return run(not_in_the_mask, dim3(1), dim3(1025), 0); }
+const char* run_grid_sync_alone() { return run(syncs_a_grid, dim3(2), dim3(32), 0); }
+const char* run_too_many_together() {
+  const auto blocks = dim3(cuda_on_host::options.resident_blocks + 1);
+  const bool refused = cuda_on_host::launch_cooperative(syncs_a_grid, blocks, dim3(1), 0) == cudaErrorCooperativeLaunchTooLarge;
+  return refused ? "refused" : nullptr;
+}
+const char* run_ldmatrix(uint16_t* in, uint32_t* out) { return run(loads_matrices<false>, dim3(1), dim3(32), 0, in, out); }
+const char* run_ldmatrix_trans(uint16_t* in, uint32_t* out) {
+  return run(loads_matrices<true>, dim3(1), dim3(32), 0, in, out);
+}
+const char* run_mma_bfloat16(uint32_t* a, uint32_t* b, float* d) {
+  return run(multiplies<cuda_on_host::mma_m16n8k16_bf16>, dim3(1), dim3(32), 0, a, b, d);
+}
+const char* run_mma_float16(uint32_t* a, uint32_t* b, float* d) {
+  return run(multiplies<cuda_on_host::mma_m16n8k16_fp16>, dim3(1), dim3(32), 0, a, b, d);
+}
+const char* run_mma_tf32(uint32_t* a, uint32_t* b, float* d) {
+  return run(multiplies<cuda_on_host::mma_m16n8k8_tf32>, dim3(1), dim3(32), 0, a, b, d);
+}
 }

@@ -10,6 +10,7 @@ import torch
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 ACTIVATIONS = {"none": 0, "relu": 1, "leaky_relu": 2, "tanh": 3}
 ORDERS = {"forward": 0, "reverse": 1, "random": 2}
+LANDINGS = {"late": 0, "eager": 1}
 
 _POINTER, _INT, _SIZE, _FLOAT, _DOUBLE, _BOOL = c.c_void_p, c.c_int, c.c_int64, c.c_float, c.c_double, c.c_bool
 
@@ -142,21 +143,27 @@ class Kernels:
     def __init__(self, library: Path) -> None:
         self.library = c.CDLL(str(library))
         self.library.size_of_params.restype = c.c_int64
-        self.library.set_order.argtypes = [c.c_int, c.c_uint64]
+        self.library.set_order.argtypes = [c.c_int, c.c_uint64, c.c_int]
         for i, (name, struct) in enumerate(PARAMS.items()):
             assert self.library.size_of_params(i) == c.sizeof(struct), f"{struct.__name__} differs from csrc/cuda"
             function = getattr(self.library, f"run_{name}")
             function.argtypes, function.restype = [struct], c.c_char_p
 
-    def set_order(self, order: str, seed: int = 1) -> None:
-        self.library.set_order(ORDERS[order], seed)
+    def set_order(self, order: str, seed: int = 1, landing: str = "late") -> None:
+        self.library.set_order(ORDERS[order], seed, LANDINGS[landing])
 
-    def plan(self, name: str, **fields) -> list[int]:
-        """What ``plan_of_<name>`` in conv_kernels.cpp says of a call."""
-        plan = (_INT * 3)()
+    def set_resident_blocks(self, blocks: int) -> None:
+        """How many blocks of a cooperative launch there may be."""
+        self.library.set_resident_blocks(blocks)
+
+    def plan(self, name: str, blocks: int = 8, **fields) -> list[int]:
+        """What ``plan_of_<name>`` in conv_kernels.cpp says of a call. blocks: in place of FASTGAN_CONV_BLOCKS."""
+        plan, conv_blocks = (_INT * 5)(), _INT.in_dll(self.library, "conv_blocks")
         function = getattr(self.library, f"plan_of_{name}")
         function.argtypes, function.restype = [PARAMS[name], c.POINTER(_INT)], None
+        before, conv_blocks.value = conv_blocks.value, blocks
         function(PARAMS[name](**fields), plan)
+        conv_blocks.value = before
         return list(plan)
 
     def covers(self, name: str, **fields) -> bool:

@@ -6,7 +6,8 @@
 namespace {
 
 // Kernel 4, stride 2, padding 1; `side` of the fine image.
-void convolutions(DType dtype, int64_t n, int64_t coarse, int64_t fine, int64_t side, ConvEpilogue epilogue, int64_t offset) {
+void convolutions(DType dtype, bool tf32, int64_t n, int64_t coarse, int64_t fine, int64_t side, ConvEpilogue epilogue,
+                  int64_t offset) {
   const int64_t half = side / 2;
   const ConvShape shape{n, half, half, coarse, side, side, fine, 4, 4, 2, 2, 1, 1};
   const Buffer small(n * half * half * coarse, dtype, offset), large(n * side * side * fine, dtype, offset);
@@ -16,13 +17,16 @@ void convolutions(DType dtype, int64_t n, int64_t coarse, int64_t fine, int64_t 
     const int64_t channels = up ? fine : coarse;
     const auto vector = [&] { return Buffer(channels, DType::Float32); };
     const Buffer bias(channels, dtype), mean = vector(), var = vector(), invstd = vector(), gamma = vector(), beta = vector();
+    const Buffer z(up ? n * side * side * fine : n * half * half * coarse, dtype, offset);
     const Buffer out(up ? n * side * side * fine : n * half * half * coarse, dtype, offset);
-    check("conv_gemm", run_conv_gemm({shape, direction, dtype, true, up ? small : large, weight, Layout::ChannelsLast, bias,
-                                      out, nullptr, epilogue, mean, var, invstd, 1e-5f, {mean, invstd, gamma, beta, DType::Float32},
-                                      Activation::LeakyRelu, 0.2f, nullptr}));
+    ConvGemmParams p{shape, direction, dtype, tf32, up ? small : large, weight, Layout::ChannelsLast, bias, out, z,
+                     epilogue, mean, var, invstd, 1e-5f, {mean, invstd, gamma, beta, DType::Float32},
+                     Activation::LeakyRelu, 0.2f, nullptr};
+    if (!conv_gemm_covers(p)) p.epilogue = ConvEpilogue::Statistics;
+    check("conv_gemm", run_conv_gemm(p));
   }
   check("conv_gemm_weight_grad",
-        run_conv_gemm_weight_grad({shape, dtype, true, small, large, grad, Layout::ChannelsFirst, nullptr}));
+        run_conv_gemm_weight_grad({shape, dtype, tf32, small, large, grad, Layout::ChannelsFirst, nullptr}));
 }
 
 // The same on sm_90a; `side` of the coarse image, no padding, a stride as large as the kernel.
@@ -37,11 +41,12 @@ void convolutions_sm90a(int64_t n, int64_t coarse, int64_t fine, int64_t side, i
     const int64_t channels = up ? fine : coarse;
     const auto vector = [&] { return Buffer(channels, DType::Float32); };
     const Buffer bias(channels, kType), mean = vector(), var = vector(), invstd = vector(), gamma = vector(), beta = vector();
-    const Buffer out(up ? n * large_side * large_side * fine : n * side * side * coarse, kType);
-    check("conv_gemm_sm90a",
-          run_conv_gemm_sm90a({shape, direction, kType, false, up ? small : large, weight, Layout::ChannelsLast, bias, out,
-                               nullptr, epilogue, mean, var, invstd, 1e-5f, {mean, invstd, gamma, beta, DType::Float32},
-                               Activation::LeakyRelu, 0.2f, nullptr}));
+    const int64_t elements = up ? n * large_side * large_side * fine : n * side * side * coarse;
+    const Buffer z(elements, kType), out(elements, kType);
+    const ConvGemmParams p{shape, direction, kType, false, up ? small : large, weight, Layout::ChannelsLast, bias, out, z,
+                           epilogue, mean, var, invstd, 1e-5f, {mean, invstd, gamma, beta, DType::Float32},
+                           Activation::LeakyRelu, 0.2f, nullptr};
+    check("conv_gemm_sm90a", run_conv_gemm_sm90a(p));
   }
   for (Layout layout : {Layout::ChannelsFirst, Layout::ChannelsLast}) {
     check("conv_gemm_weight_grad_sm90a",
@@ -52,14 +57,19 @@ void convolutions_sm90a(int64_t n, int64_t coarse, int64_t fine, int64_t side, i
 }  // namespace
 
 int main() {
-  for (DType dtype : {DType::Float32, DType::BFloat16, DType::Float16}) {
-    convolutions(dtype, 1, 5, 7, 5, ConvEpilogue::Statistics, 1);
-    if (dtype == DType::Float16) continue;  // as BFloat16
-    convolutions(dtype, 1, 72, 8, 4, ConvEpilogue::Normalise, 0);
-    if (dtype == DType::BFloat16) convolutions(dtype, 2, 8, 72, 18, ConvEpilogue::Statistics, 0);
-  }
+  const auto of_math = [](DType dtype, bool tf32) {
+    convolutions(dtype, tf32, 1, 5, 7, 5, ConvEpilogue::Statistics, 1);
+    if (dtype == DType::Float16) return;  // as BFloat16
+    convolutions(dtype, tf32, 1, 72, 8, 4, ConvEpilogue::Normalise, 0);
+    if (dtype == DType::BFloat16) convolutions(dtype, tf32, 2, 8, 72, 18, ConvEpilogue::BatchNorm, 0);
+  };
+  of_math(DType::Float32, false);
+  of_math(DType::Float32, true);
+  of_math(DType::BFloat16, false);
+  of_math(DType::Float16, false);
   convolutions_sm90a(1, 8, 136, 5, 2, ConvEpilogue::Normalise);
   convolutions_sm90a(1, 600, 8, 3, 1, ConvEpilogue::Statistics);  // Up: splits, and a ring that goes round
   convolutions_sm90a(1, 72, 8, 33, 1, ConvEpilogue::Statistics);  // Down: 256 x 128; the weight gradient: splits
+  convolutions_sm90a(1, 16, 72, 9, 1, ConvEpilogue::BatchNorm);
   return report();
 }

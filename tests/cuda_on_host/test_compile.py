@@ -115,16 +115,38 @@ def disassemble():
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES_OF_PRODUCTS)
-def test_products_run_on_tensor_cores_and_copy_16_bytes_at_once(products, disassemble, architecture):
+def test_products_multiply_as_they_should_and_copy_16_bytes_at_once(products, disassemble, architecture):
     sass = disassemble(f"-arch=sm_{architecture}", products.object_file)
     kernels = [part for part in sass.split("Function : ")[1:] if PRODUCT in part.partition("\n")[0]]
-    assert len(kernels) == 3 * (3 * 2 + 2), "types x (tiles x directions + tiles of the weight gradient)"
+    assert len(kernels) == 4 * (3 * 2 + 2), "maths x (tiles x directions + tiles of the weight gradient)"
     for kernel in kernels:
         name = kernel.partition("\n")[0]
-        instruction = "HMMA.1688.F32.TF32" if "BlockGemmIf" in name else "HMMA.16816.F32"
-        assert kernel.count(instruction) >= 8, f"{name} is not on tensor cores"
+        if "MultiplyAdd" in name:
+            assert_little_but_multiply_adds(kernel)
+        else:
+            instruction = "HMMA.1688.F32.TF32" if "TensorCoresIf" in name else "HMMA.16816.F32"
+            assert kernel.count(instruction) >= 8, f"{name} is not on tensor cores"
         assert "LDGSTS.E.BYPASS.128" in kernel, f"{name} has no asynchronous copy of 16 bytes"
         assert not re.search(r"\b(LDL|STL)\b", kernel), f"{name} keeps registers in memory"
+
+
+def assert_little_but_multiply_adds(kernel: str) -> None:
+    """A thread of 8 x 8 sums loads 16 chunks for 256 of them, of 4 x 8 sums 12 for 128; that and addresses."""
+    name, _, code = kernel.partition("\n")
+    instructions = [
+        (int(address, 16), operation, target and int(target, 16))
+        for address, operation, target in re.findall(
+            r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+ )?(\w+)(?:[^;\n]*? 0x([0-9a-f]+) ;)?", code
+        )
+    ]
+    loops = [
+        [operation for place, operation, _ in instructions if target <= place <= address]
+        for address, operation, target in instructions
+        if operation == "BRA" and target and target < address
+    ]
+    loop = min((loop for loop in loops if loop.count("FFMA") >= 128), key=len)
+    assert loop.count("FFMA") >= 10 * loop.count("LDS"), name
+    assert loop.count("FFMA") >= 0.8 * len(loop), name
 
 
 def test_sm90a_kernels_do_not_spill_and_their_wgmma_overlap(sm90a):

@@ -6,6 +6,7 @@ conv_kernels.cpp lowers FASTGAN_CONV_BLOCKS, so that these small images take eve
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import pytest
@@ -13,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from numerics import assert_within_float_sums
 
-from .structs import ACTIVATIONS, DTYPES, ORDERS, BnChannels, ConvShape
+from .structs import ACTIVATIONS, DTYPES, LANDINGS, ORDERS, BnChannels, ConvShape, ImageShape
 from .test_kernels import EPS, SLOPE, Guarded, act, assert_close, random_tensor
 
 UP, DOWN = 0, 1
 STORE, STATISTICS, NORMALISE, BATCH_NORM = range(4)
 LAYOUTS = {"contiguous": 0, "channels_last": 1}
+TYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ CASES = [
 
 cases = pytest.mark.parametrize("case", CASES, ids=str)
 directions = pytest.mark.parametrize("direction", [UP, DOWN], ids=["up", "down"])
-dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["tf32", "bfloat16"])
+maths = pytest.mark.parametrize("math", ["float32", "tf32", "bfloat16"])
 some_cases = pytest.mark.parametrize("case", [CASES[i] for i in (1, 5, 7, 8)], ids=str)
 
 
@@ -91,8 +93,13 @@ def rounded_to_tf32(x: torch.Tensor) -> torch.Tensor:
     return ((x.float().view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32).double()
 
 
-def exact(x: torch.Tensor) -> torch.Tensor:
-    return rounded_to_tf32(x) if x.dtype == torch.float32 else x.double()
+def exact(x: torch.Tensor, math: str) -> torch.Tensor:
+    """What the products are made of."""
+    return rounded_to_tf32(x) if math == "tf32" else x.double()
+
+
+def fields_of(math: str) -> dict[str, int | bool]:
+    return {"dtype": DTYPES[TYPES[math]], "tf32": math == "tf32"}
 
 
 def random_image(shape, dtype, seed, **options) -> torch.Tensor:
@@ -111,25 +118,32 @@ def view_image(flat: torch.Tensor, shape) -> torch.Tensor:
     return flat.view(n, h, w, c).permute(0, 3, 1, 2)
 
 
-def convolve(case: Case, direction: int, x, weight, bias) -> tuple[torch.Tensor, torch.Tensor]:
+def convolve(case: Case, direction: int, math: str, x, weight, bias) -> tuple[torch.Tensor, torch.Tensor]:
     """z in float64, and the same sum over absolute values."""
     conv = case.up if direction == UP else case.down
-    x, weight, bias = exact(x), exact(weight), bias.double().view(1, -1, 1, 1)
+    x, weight, bias = exact(x, math), exact(weight, math), bias.double().view(1, -1, 1, 1)
     return conv(x, weight) + bias, conv(x.abs(), weight.abs()) + bias.abs()
 
 
-def run(kernels, case: Case, direction: int, dtype, layout: str, epilogue: int = STORE, aligned=True, **fields):
+def run(kernels, case: Case, direction: int, math: str, layout: str, epilogue: int = STORE, aligned=True, **fields):
     """(out, x, weight, bias)."""
+    dtype = TYPES[math]
     inputs, outputs = case.images(direction)
     x = random_image(inputs, dtype, 1, aligned=aligned)
     weight = random_weight(case, dtype, layout)
     bias = random_tensor((outputs[1],), dtype, 3)
     out = Guarded(torch.Size(outputs).numel(), dtype, aligned)
     kernels.call(
-        "conv_gemm", shape=case.shape(), direction=direction, dtype=DTYPES[dtype], tf32=True, x=x, weight=weight,
+        "conv_gemm", shape=case.shape(), direction=direction, **fields_of(math), x=x, weight=weight,
         weight_layout=LAYOUTS[layout], bias=bias, out=out.tensor, epilogue=epilogue, **fields,
     )  # fmt: skip
     return view_image(out.check(), outputs), x, weight, bias
+
+
+def statistics_fields(channels: int) -> tuple[list[Guarded], dict]:
+    """mean, var and invstd, and the fields that name them."""
+    vectors = [Guarded(channels, torch.float32) for _ in range(3)]
+    return vectors, dict(zip(("mean", "var", "invstd"), (v.tensor for v in vectors), strict=True), eps=EPS)
 
 
 def test_the_cases_take_every_tile_and_splits(host_kernels):
@@ -141,7 +155,8 @@ def test_the_cases_take_every_tile_and_splits(host_kernels):
             ("conv_gemm", {"direction": DOWN}),
             ("conv_gemm_weight_grad", {}),
         ):
-            rows, columns, splits = host_kernels.plan(name, shape=case.shape(), dtype=DTYPES[torch.bfloat16], **fields)
+            plan = host_kernels.plan(name, shape=case.shape(), dtype=DTYPES[torch.bfloat16], **fields)
+            rows, columns, splits, *_ = plan
             what = (name, *fields.values())
             taken |= {(*what, rows, columns), (*what, "splits" if splits > 1 else "one")}
     both = ((128, 128), (64, 64), ("splits",), ("one",))
@@ -158,92 +173,97 @@ def test_what_the_kernels_cover(host_kernels):
         return both, host_kernels.covers("conv_gemm_weight_grad", shape=shape, **fields)
 
     for case in CASES:
-        assert covers(case.shape(), tf32=True) == (True, True)
-    assert covers(CASES[1].shape(), dtype=DTYPES[torch.float32]) == (False, False)
-    assert covers(CASES[1].shape(), tf32=True, epilogue=BATCH_NORM) == (False, True)
+        assert covers(case.shape()) == (True, True)
+    assert covers(CASES[1].shape(), epilogue=BATCH_NORM) == (False, True)
     for field, value in (
         ("samples", 0), ("coarse_channels", -1), ("fine_w", 0), ("samples", 2**31 // (8 * 6 * 40)), ("fine_h", 2**40),
         ("kernel_h", 13), ("kernel_w", 0), ("stride_h", 9), ("stride_w", 0), ("padding_h", -1), ("padding_w", 65),
     ):  # fmt: skip
         shape = CASES[1].shape()
         setattr(shape, field, value)
-        assert covers(shape, tf32=True) == (False, False), (field, value)
+        assert covers(shape) == (False, False), (field, value)
 
 
-def check_convolution(kernels, case, direction, dtype, layout, **options) -> None:
-    out, *inputs = run(kernels, case, direction, dtype, layout, **options)
-    z, magnitude = convolve(case, direction, *inputs)
+def check_convolution(kernels, case, direction, math, layout, **options) -> None:
+    out, *inputs = run(kernels, case, direction, math, layout, **options)
+    z, magnitude = convolve(case, direction, math, *inputs)
     assert_within_float_sums(out, z, magnitude, case.terms(direction))
 
 
 @directions
-@dtypes
+@maths
 @cases
-def test_convolution(host_kernels, any_order, case, dtype, direction):
-    check_convolution(host_kernels, case, direction, dtype, "channels_last")
+def test_convolution(host_kernels, any_order, case, math, direction):
+    check_convolution(host_kernels, case, direction, math, "channels_last")
 
 
 @directions
-@dtypes
+@maths
 @some_cases
-def test_convolution_with_a_contiguous_weight(host_kernels, any_order, case, dtype, direction):
-    check_convolution(host_kernels, case, direction, dtype, "contiguous")
+def test_convolution_with_a_contiguous_weight(host_kernels, any_order, case, math, direction):
+    check_convolution(host_kernels, case, direction, math, "contiguous")
 
 
 @directions
-@dtypes
-def test_images_off_their_alignment(host_kernels, any_order, dtype, direction):
-    check_convolution(host_kernels, CASES[1], direction, dtype, "channels_last", aligned=False)
+@maths
+def test_images_off_their_alignment(host_kernels, any_order, math, direction):
+    check_convolution(host_kernels, CASES[1], direction, math, "channels_last", aligned=False)
 
 
-def check_weight_gradient(kernels, case, dtype, layout) -> None:
+def gradient_of_weight(kernels, case, math, layout):
+    """(grad_weight, coarse, fine)."""
+    dtype = TYPES[math]
     coarse, fine = (random_image(shape, dtype, seed) for seed, shape in enumerate(case.images(UP)))
     grad = random_weight(case, dtype, layout)
     memory = Guarded(grad.numel(), dtype)
     kernels.call(
-        "conv_gemm_weight_grad", shape=case.shape(), dtype=DTYPES[dtype], tf32=True, coarse=coarse, fine=fine,
+        "conv_gemm_weight_grad", shape=case.shape(), **fields_of(math), coarse=coarse, fine=fine,
         grad_weight=memory.tensor, weight_layout=LAYOUTS[layout],
     )  # fmt: skip
-    result = memory.check().as_strided(grad.shape, grad.stride())
+    return memory.check().as_strided(grad.shape, grad.stride()), coarse, fine
+
+
+def check_weight_gradient(kernels, case, math, layout) -> None:
+    result, coarse, fine = gradient_of_weight(kernels, case, math, layout)
 
     def gradient(coarse, fine):
-        sizes = dict(weight_size=grad.shape, stride=case.stride, padding=case.padding)
+        sizes = dict(weight_size=result.shape, stride=case.stride, padding=case.padding)
         return torch.nn.grad.conv2d_weight(fine, grad_output=coarse, **sizes)
 
-    exactly, magnitude = (gradient(f(exact(coarse)), f(exact(fine))) for f in (torch.Tensor.double, torch.Tensor.abs))
+    exactly, magnitude = (
+        gradient(f(exact(coarse, math)), f(exact(fine, math))) for f in (torch.Tensor.double, torch.Tensor.abs)
+    )
     assert_within_float_sums(result, exactly, magnitude, coarse[:, 0].numel())
 
 
-@dtypes
+@maths
 @cases
-def test_weight_gradient(host_kernels, any_order, case, dtype):
-    check_weight_gradient(host_kernels, case, dtype, "channels_last")
+def test_weight_gradient(host_kernels, any_order, case, math):
+    check_weight_gradient(host_kernels, case, math, "channels_last")
 
 
-@dtypes
+@maths
 @some_cases
-def test_gradient_of_a_contiguous_weight(host_kernels, any_order, case, dtype):
-    check_weight_gradient(host_kernels, case, dtype, "contiguous")
+def test_gradient_of_a_contiguous_weight(host_kernels, any_order, case, math):
+    check_weight_gradient(host_kernels, case, math, "contiguous")
 
 
 @some_cases
 def test_float16(host_kernels, any_order, case):
     """Its code is bfloat16's but for the instruction."""
     for direction in (UP, DOWN):
-        check_convolution(host_kernels, case, direction, torch.float16, "channels_last")
-    check_weight_gradient(host_kernels, case, torch.float16, "channels_last")
+        check_convolution(host_kernels, case, direction, "float16", "channels_last")
+    check_weight_gradient(host_kernels, case, "float16", "channels_last")
 
 
 @directions
-@dtypes
+@maths
 @pytest.mark.parametrize("case", [CASES[i] for i in (0, 2, 4, 5, 7, 8)], ids=str)
-def test_statistics(host_kernels, any_order, case, dtype, direction):
+def test_statistics(host_kernels, any_order, case, math, direction):
     """Mean and variance of z as stored, which is the same as without them."""
-    channels = case.images(direction)[1][1]
-    mean, var, invstd = (Guarded(channels, torch.float32) for _ in range(3))
-    fields = dict(mean=mean.tensor, var=var.tensor, invstd=invstd.tensor, eps=EPS)
-    z, *_ = run(host_kernels, case, direction, dtype, "channels_last", STATISTICS, **fields)
-    assert torch.equal(z, run(host_kernels, case, direction, dtype, "channels_last")[0])
+    (mean, var, invstd), fields = statistics_fields(case.images(direction)[1][1])
+    z, *_ = run(host_kernels, case, direction, math, "channels_last", STATISTICS, **fields)
+    assert torch.equal(z, run(host_kernels, case, direction, math, "channels_last")[0])
     expected_var, expected_mean = torch.var_mean(z.double(), (0, 2, 3), correction=0)
     size = z.double().square().mean((0, 2, 3)).sqrt().max().item()
     assert_close(mean.check(), expected_mean, 8, torch.float32, scale=size)
@@ -255,9 +275,10 @@ def test_statistics(host_kernels, any_order, case, dtype, direction):
 @pytest.mark.parametrize(
     "direction_case", [(UP, CASES[5]), (UP, CASES[7]), (DOWN, CASES[1]), (DOWN, CASES[8])], ids=str
 )
-@dtypes
-def test_normalise(host_kernels, any_order, direction_case, dtype, activation):
+@maths
+def test_normalise(host_kernels, any_order, direction_case, math, activation):
     direction, case = direction_case
+    dtype = TYPES[math]
     c = case.images(direction)[1][1]
     vectors = {
         "mean": random_tensor((c,), torch.float32, 11),
@@ -267,10 +288,10 @@ def test_normalise(host_kernels, any_order, direction_case, dtype, activation):
     }
     channels = BnChannels(**{k: v.data_ptr() for k, v in vectors.items()}, affine_dtype=DTYPES[dtype])
     y, *inputs = run(
-        host_kernels, case, direction, dtype, "contiguous", NORMALISE, channels=channels,
+        host_kernels, case, direction, math, "contiguous", NORMALISE, channels=channels,
         activation=ACTIVATIONS[activation], negative_slope=SLOPE,
     )  # fmt: skip
-    z, magnitude = convolve(case, direction, *inputs)
+    z, magnitude = convolve(case, direction, math, *inputs)
     mean, invstd, gamma, beta = (v.double().view(1, -1, 1, 1) for v in vectors.values())
     scale = gamma * invstd
     magnitude = (magnitude + mean.abs()) * scale.abs() + beta.abs()
@@ -279,14 +300,70 @@ def test_normalise(host_kernels, any_order, direction_case, dtype, activation):
     assert_within_float_sums(y, expected, magnitude + expected.abs(), case.terms(direction) + 12)
 
 
+@maths
+@pytest.mark.parametrize(
+    "direction_case",
+    [*((UP, CASES[i]) for i in (0, 2, 3, 5)), *((DOWN, CASES[i]) for i in (3, 13))],
+    ids=str,
+)
+def test_batch_norm_in_one_launch(host_kernels, any_order, direction_case, math):
+    """The same bits as statistics and then bn_act."""
+    direction, case = direction_case
+    dtype, images = TYPES[math], case.images(direction)[1]
+    n, c, h, w = images
+    gamma, beta = (random_tensor((c,), dtype, seed) + 1 for seed in (13, 14))
+    affine = dict(gamma=gamma.data_ptr(), beta=beta.data_ptr(), affine_dtype=DTYPES[dtype])
+    activation = dict(activation=ACTIVATIONS["leaky_relu"], negative_slope=SLOPE)
+
+    apart, fields = statistics_fields(c)
+    z, *_ = run(host_kernels, case, direction, math, "channels_last", STATISTICS, **fields)
+    expected = Guarded(z.numel(), dtype)
+    channels = BnChannels(mean=fields["mean"].data_ptr(), invstd=fields["invstd"].data_ptr(), **affine)
+    host_kernels.call(
+        "bn_act", z=z, y=expected.tensor, shape=ImageShape(n, c, h * w, LAYOUTS["channels_last"]),
+        dtype=DTYPES[dtype], channels=channels, **activation,
+    )  # fmt: skip
+
+    together, fields = statistics_fields(c)
+    fields |= dict(channels=BnChannels(**affine), **activation)
+    z_too = Guarded(z.numel(), dtype)
+    y, *_ = run(host_kernels, case, direction, math, "channels_last", BATCH_NORM, z=z_too.tensor, **fields)
+    assert torch.equal(y, view_image(expected.check(), images))
+    assert torch.equal(view_image(z_too.check(), images), z)
+    assert all(torch.equal(a.check(), b.check()) for a, b in zip(apart, together, strict=True))
+    assert torch.equal(run(host_kernels, case, direction, math, "channels_last", BATCH_NORM, **fields)[0], y)
+
+
+def test_batch_norm_in_one_launch_needs_all_blocks_at_once(host_kernels):
+    case, (_, fields) = CASES[2], statistics_fields(CASES[2].fine)
+    vectors = {name: fields[name].data_ptr() for name in ("mean", "var", "invstd")}
+
+    def covers(case=case, **more):
+        return host_kernels.covers("conv_gemm", shape=case.shape(), **fields_of("tf32"), epilogue=BATCH_NORM, **more)
+
+    blocks = 2 * 4 * 1  # of 128 channels, phases, of 128 pixels
+    try:
+        host_kernels.set_resident_blocks(blocks)
+        assert covers(**vectors) and not covers()
+        host_kernels.set_resident_blocks(blocks - 1)
+        assert not covers(**vectors)
+    finally:
+        host_kernels.set_resident_blocks(32)
+    assert not covers(CASES[7], **vectors), "split over K"
+
+
+@pytest.mark.parametrize("math", ["float32", "tf32", "bfloat16"])
 @pytest.mark.parametrize("case", [CASES[1], CASES[7]], ids=str)
-def test_results_do_not_depend_on_the_thread_order(host_kernels, case):
+def test_results_do_not_depend_on_the_order_of_threads_or_copies(host_kernels, case, math):
     results = []
-    for order in ORDERS:
-        host_kernels.set_order(order)
-        mean, var = (Guarded(case.fine, torch.float32) for _ in range(2))
-        fields = dict(mean=mean.tensor, var=var.tensor)
-        z, *_ = run(host_kernels, case, UP, torch.bfloat16, "channels_last", STATISTICS, **fields)
-        results.append([z, mean.check(), var.check()])
+    try:
+        for order, landing in itertools.product(ORDERS, LANDINGS):
+            host_kernels.set_order(order, landing=landing)
+            vectors, fields = statistics_fields(case.fine)
+            z, *_ = run(host_kernels, case, UP, math, "channels_last", STATISTICS, **fields)
+            results.append([z, gradient_of_weight(host_kernels, case, math, "channels_last")[0]])
+            results[-1] += [v.check() for v in vectors]
+    finally:
+        host_kernels.set_order("random")
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))

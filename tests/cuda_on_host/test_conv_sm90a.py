@@ -7,6 +7,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 import torch
@@ -28,6 +29,13 @@ K4, K3, K5, K3_UP, K2, K1 = (4, 2, 1, 0), (3, 1, 1, 0), (5, 2, 2, 1), (3, 2, 1, 
 SOURCE = HERE / "conv_sm90a.cpp"
 
 
+class Call(Protocol):
+    """Owns the tensors that ``params`` points to."""
+
+    name: str
+    params: ctypes.Structure
+
+
 class Library:
     def __init__(self, path: Path) -> None:
         self.calls = ctypes.CDLL(path)
@@ -36,20 +44,16 @@ class Library:
             run.argtypes, run.restype = [params], ctypes.c_char_p
             plan.argtypes, plan.restype = [params, ctypes.POINTER(ctypes.c_int)], None
 
-    def run(self, params, order: int = 0, landing: int = 0) -> str | None:
+    def run(self, call: Call, order: int = 0, landing: int = 0) -> str | None:
         self.calls.set_options(order, landing)
-        error = getattr(self.calls, f"run_{name_of(params)}_sm90a")(params)
+        error = getattr(self.calls, f"run_{call.name}_sm90a")(call.params)
         return error and error.decode()
 
-    def plan(self, params) -> tuple[int, ...]:
+    def plan(self, call: Call) -> tuple[int, ...]:
         """Rows and columns of a tile, and splits."""
         plan = (ctypes.c_int * 3)()
-        getattr(self.calls, f"plan_of_{name_of(params)}_sm90a")(params, plan)
+        getattr(self.calls, f"plan_of_{call.name}_sm90a")(call.params, plan)
         return tuple(plan)
-
-
-def name_of(params) -> str:
-    return "conv_gemm" if isinstance(params, ConvGemmParams) else "conv_gemm_weight_grad"
 
 
 @build
@@ -67,6 +71,7 @@ def racing_sm90a_library(folder, race_detector) -> Path:
         folder,
         ("wgmma_gemm_sm90a.cuh", release, early),
         ("conv_gemm_weight_grad_sm90a.cu", "static_cast<int64_t>(tile.split) * args.taps + ", ""),
+        ("conv_gemm_sm90a.cu", "grid_sync();\n  for (int c", "for (int c"),
     )
     return compile_with_races(folder / "races.so", SOURCE, race_detector, "-shared", csrc=sources)
 
@@ -114,6 +119,8 @@ class Layer:
 class Convolution:
     """A layer's convolution from its fine images to its coarse ones (down), or transposed, back (up)."""
 
+    name = "conv_gemm"
+
     def __init__(self, layer: Layer, direction: str, epilogue: int = STATISTICS, activation: str = "none"):
         self.layer, self.direction = layer, direction
         self.activation, self.epilogue = activation, epilogue
@@ -122,7 +129,7 @@ class Convolution:
         self.weight = layer.weight()
         channels = out.shape[1]
         self.bias = layer.random(channels)
-        self.out = out.fill_(torch.nan)
+        self.out, self.z = out.fill_(torch.nan), torch.full_like(out, torch.nan)
         self.moments = torch.full((3, channels), torch.nan)
         self.norm = {name: layer.random(channels).float() for name in ("mean", "invstd", "gamma", "beta")}
         moments = dict(zip(("mean", "var", "invstd"), self.moments, strict=True))
@@ -130,7 +137,7 @@ class Convolution:
             shape=layer.shape, direction=DIRECTIONS[direction], dtype=DTYPES[layer.dtype],
             weight_layout=CHANNELS_LAST, epilogue=epilogue, eps=EPS, negative_slope=SLOPE,
             activation=ACTIVATIONS[activation], channels=BnChannels(**pointers(**self.norm)),
-            **pointers(x=self.x, weight=self.weight, bias=self.bias, out=self.out, **moments),
+            **pointers(x=self.x, weight=self.weight, bias=self.bias, out=self.out, z=self.z, **moments),
         )  # fmt: skip
 
     def formula(self, dtype: torch.dtype) -> torch.Tensor:
@@ -161,11 +168,14 @@ class Convolution:
             scale = z.std(1, correction=0) if name == "mean" else None
             assert_within_oracle(actual, oracle, oracle.float(), name, scale=scale, ulps=SUM_ULPS)
 
-    def bits(self) -> tuple[bytes, bytes]:
-        return self.out.view(torch.int16).numpy().tobytes(), self.moments.numpy().tobytes()
+    def bits(self) -> tuple[bytes, ...]:
+        images = (image.view(torch.int16).numpy().tobytes() for image in (self.out, self.z))
+        return *images, self.moments.numpy().tobytes()
 
 
 class WeightGradient:
+    name = "conv_gemm_weight_grad"
+
     def __init__(self, layer: Layer, contiguous: bool = False):
         self.layer = layer
         self.coarse, self.fine, grad = layer.coarse_image(), layer.fine_image(), layer.weight()
@@ -198,7 +208,7 @@ LAYERS = [
     Layer(2, 5, 24, 16, K5),
     Layer(2, 5, 24, 16, K3_UP),
     Layer(2, 5, 24, 16, K2),
-    Layer(1, 31, 24, 16, K1),  # weight gradient: splits
+    Layer(1, 32, 24, 16, K1, width=48),  # weight gradient: splits
 ]
 layers = pytest.mark.parametrize("layer", LAYERS, ids=range(len(LAYERS)))
 
@@ -211,7 +221,7 @@ def test_the_layers_take_every_tile_and_splits(library):
             *((direction, Convolution(layer, direction)) for direction in DIRECTIONS),
             ("weight gradient", WeightGradient(layer)),
         ):
-            rows, columns, splits = library.plan(call.params)
+            rows, columns, splits = library.plan(call)
             taken |= {(name, rows, columns), (name, splits > 1)}
     assert taken == {
         *((d, rows, columns) for d in DIRECTIONS for rows, columns in ((128, 64), (128, 128), (256, 128))),
@@ -226,7 +236,7 @@ def test_kernel_4_in_every_order_and_timing(library, what):
     call = Convolution(layer, what) if what in DIRECTIONS else WeightGradient(layer)
     bits = set()
     for order, landing in MODES:
-        assert library.run(call.params, order, landing) is None
+        assert library.run(call, order, landing) is None
         call.check()
         bits.add(call.bits())
     assert len(bits) == 1, "the order of threads changes the result"
@@ -236,21 +246,21 @@ def test_kernel_4_in_every_order_and_timing(library, what):
 @layers
 def test_convolution(library, layer, direction):
     call = Convolution(layer, direction)
-    assert library.run(call.params) is None
+    assert library.run(call) is None
     call.check()
 
 
 @layers
 def test_weight_gradient(library, layer):
     call = WeightGradient(layer)
-    assert library.run(call.params) is None
+    assert library.run(call) is None
     call.check()
 
 
 def test_gradient_of_a_contiguous_weight(library):
     for layer in (LAYERS[2], LAYERS[10]):  # one split, several
         call = WeightGradient(layer, contiguous=True)
-        assert library.run(call.params) is None
+        assert library.run(call) is None
         call.check()
 
 
@@ -259,27 +269,58 @@ def test_gradient_of_a_contiguous_weight(library):
 def test_normalise(library, number, direction, activation):
     """Tiles of both heights, and a split product."""
     call = Convolution(LAYERS[number], direction, NORMALISE, activation)
-    assert library.run(call.params) is None
+    assert library.run(call) is None
     call.check()
+
+
+@pytest.mark.parametrize(("number", "direction"), [(1, "down"), (4, "up"), (5, "down")], ids=str)
+def test_batch_norm_in_one_launch(library, number, direction):
+    """z and its statistics are those of Statistics, out is theirs."""
+    layer = LAYERS[number]
+    call = Convolution(layer, direction, BATCH_NORM, "leaky_relu")
+    two_launches = Convolution(layer, direction)
+    for name in ("x", "weight", "bias"):
+        getattr(two_launches, name).copy_(getattr(call, name))
+    assert library.plan(call)[2] == library.plan(two_launches)[2] == 1
+    for order, landing in (("forward", 0), ("random", 1)):
+        assert library.run(call, ORDERS[order], landing) is None
+        assert library.run(two_launches) is None
+        assert torch.equal(call.z, two_launches.out) and torch.equal(call.moments, two_launches.moments)
+        mean, _, invstd, gamma, beta = (
+            v.double().view(1, -1, 1, 1) for v in (*call.moments, call.norm["gamma"], call.norm["beta"])
+        )
+        z = call.z.double()
+        exact = act((z - mean) * (gamma * invstd) + beta, "leaky_relu")
+        # roundings of the difference, the scale, the multiply-add and the slope
+        magnitude = (z.abs() + mean.abs()) * (gamma * invstd).abs() + beta.abs()
+        assert_within_float_sums(call.out, exact, magnitude, 5)
+        call.out.fill_(torch.nan)
+
+
+def test_batch_norm_of_more_tiles_than_multiprocessors_is_refused(library):
+    call = Convolution(Layer(40, 8, 72, 8, K4), "down", BATCH_NORM)
+    assert library.run(call) == "launch returned error 801"
 
 
 def test_without_statistics_nothing_but_the_product_is_written(library):
     call = Convolution(LAYERS[1], "up", STORE)
-    assert library.run(call.params) is None
+    assert library.run(call) is None
     call.check()
 
 
 def test_what_is_not_covered_is_refused(library):
-    calls = [Convolution(LAYERS[1], "up", NORMALISE, "tanh"), Convolution(LAYERS[1], "up", BATCH_NORM)]
+    calls = [Convolution(LAYERS[1], "up", NORMALISE, "tanh"), Convolution(LAYERS[1], "up", BATCH_NORM, "tanh")]
     not_whole_chunks = Layer(1, 4, 8, 12, K4)
     calls += [Convolution(not_whole_chunks, "up"), WeightGradient(not_whole_chunks)]
     for call in calls:
-        assert library.run(call.params) == "launch returned error 801"  # cudaErrorNotSupported
+        assert library.run(call) == "launch returned error 801"  # cudaErrorNotSupported
 
 
 def test_faults_are_races(racing_sm90a_library):
     library = Library(racing_sm90a_library)
-    released_while_read = library.run(Convolution(Layer(1, 4, 72, 72, K4), "up").params)
+    released_while_read = library.run(Convolution(Layer(1, 4, 72, 72, K4), "up"))
     assert "race on shared memory" in released_while_read and "wgmma's read" in released_while_read
-    one_place_for_all_splits = library.run(WeightGradient(LAYERS[10]).params)
+    one_place_for_all_splits = library.run(WeightGradient(LAYERS[10]))
     assert "race on global memory" in one_place_for_all_splits and "_weight_grad_sm90a.cu" in one_place_for_all_splits
+    combined_too_early = library.run(Convolution(Layer(1, 12, 16, 72, K1), "up", BATCH_NORM))
+    assert "race on global memory" in combined_too_early and "conv_gemm_sm90a.cu" in combined_too_early

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 
 import pytest
 import torch
@@ -75,7 +76,45 @@ def test_a_collective_that_not_all_lanes_reach_is_reported(run):
     assert "deadlock" in error and "__shfl_down_sync" in error and f"probe.cpp:{line}" in error
 
 
+@pytest.mark.parametrize("name", ["ldmatrix", "ldmatrix_trans"])
+def test_ldmatrix(run, name):
+    """The figure of "ldmatrix": lane l holds of each matrix row l / 4, elements 2 (l % 4) and the next."""
+    matrices, out = torch.arange(256, dtype=torch.int16).view(4, 8, 8), torch.zeros(32, 4, 2, dtype=torch.int16)
+    assert run(name, matrices, out) is None
+    expected = matrices.transpose(1, 2) if name == "ldmatrix_trans" else matrices
+    for lane, i in itertools.product(range(32), range(4)):
+        row, column = lane // 4, lane % 4 * 2
+        assert out[lane, i].tolist() == expected[i, row, column : column + 2].tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=["bfloat16", "float16", "tf32"])
+def test_mma(run, dtype):
+    """The figures of "Matrix Fragments for mma.m16n8k16" and "... mma.m16n8k8": groups of 4 lanes hold rows of A and
+    columns of B, a register is one element of tf32 or two neighbours in K of 16 bits."""
+    pair = 1 if dtype == torch.float32 else 2
+    depth = 8 * pair
+    generator = torch.Generator().manual_seed(1)
+    a, b, d = (
+        torch.randint(-8, 9, shape, generator=generator).to(dtype) for shape in ((16, depth), (depth, 8), (16, 8))
+    )
+    of_a, of_b = torch.zeros(32, 4, pair, dtype=dtype), torch.zeros(32, 2, pair, dtype=dtype)
+    of_d, expected = torch.zeros(32, 4), torch.zeros(32, 4)
+    for lane in range(32):
+        group, k = lane // 4, lane % 4 * pair
+        rows, halves = (group, group + 8), (k, k + 4 * pair)
+        for i in range(4):
+            of_a[lane, i] = a[rows[i % 2], halves[i // 2] : halves[i // 2] + pair]
+            of_d[lane, i] = d[rows[i // 2], lane % 4 * 2 + i % 2]
+            expected[lane, i] = (d.double() + a.double() @ b.double())[rows[i // 2], lane % 4 * 2 + i % 2]
+        for i in range(2):
+            of_b[lane, i] = b[halves[i] : halves[i] + pair, group]
+    assert run(f"mma_{'tf32' if pair == 1 else str(dtype).removeprefix('torch.')}", of_a, of_b, of_d) is None
+    assert torch.equal(of_d, expected)
+
+
 def test_misuse_is_reported(run):
+    assert "not cooperative" in run("grid_sync_alone")
+    assert run("too_many_together") == "refused"
     assert "without being in its mask" in run("not_in_the_mask")
     assert "48 KiB" in run("too_much_shared")
     assert "invalid launch" in run("too_many_threads")

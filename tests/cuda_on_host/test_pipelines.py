@@ -42,6 +42,9 @@ REPORTS = {
     "NoBarrier": ("grid_sum", "race on shared memory", ["of_warp[place] = sum"], ["of_warp[0];", "+= of_warp[1]"]),
     "StorePastTheEnd": ("grid_sum", "past the end of a shared array", ["of_warp[place] = sum"]),
     "TwoBlocksOneAddress": ("grid_sum", "race on global memory", ["partial[mine] = of_block"]),
+    "NoGridBarrierBeforeRead": ("relay", "race on global memory", ["held[mine] = value"], ["value = held[other]"]),
+    "NoGridBarrierBeforeWrite": ("relay", "race on global memory", ["held[mine] = value"], ["value = held[other]"]),
+    "BlockLeaves": ("relay", "deadlock.*grid_sync", ["NoGridBarrierBeforeRead) grid_sync()"]),
     "NoFence": ("grid_sum", "race on global memory", ["partial[mine] = of_block"], ["= partial[i]"]),
 }
 
@@ -63,7 +66,7 @@ def run(executable: Path, kernel: str, fault: str, order: str, landing: str) -> 
 
 
 @pytest.mark.parametrize("build", ["plain", "races"])
-@pytest.mark.parametrize("kernel", ["gemm", "ring", "grid_sum"])
+@pytest.mark.parametrize("kernel", ["gemm", "ring", "grid_sum", "relay"])
 def test_right_kernels_are_right_in_every_order_and_timing(pipelines, kernel, build):
     assert [run(pipelines[build], kernel, "None", *mode) for mode in MODES] == ["right"] * len(MODES)
 

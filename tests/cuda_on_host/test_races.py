@@ -31,6 +31,23 @@ def sweep_without_barriers(folder, race_detector, sources_without_barriers) -> P
     return compile_with_races(folder / "sweep", HERE / "sweep_some.cpp", race_detector, csrc=sources_without_barriers)
 
 
+@build
+def convolutions_without_barriers(folder, race_detector) -> Path:
+    """Of 64 x 64 tiles without the barrier between the copies and their readers, of larger ones without the grid's in
+    front of the combined statistics. One type of element is compiled alone, as this takes long."""
+    tile, of_step = "conv_gemm_tile.cuh", "__syncthreads();  // this step is here"
+    all_types = "with_dtype(dtype, [&](auto element) { return body(TensorCores<decltype(element)>{}); })"
+    grid = "  grid_sync();\n  for (int c = blockIdx.x"
+    sources = faulty_sources(
+        folder,
+        (tile, all_types, "body(TensorCores<__nv_bfloat16>{})"),
+        (tile, "if (dtype == DType::Float32 && !tf32) return body(MultiplyAdd{});", ""),
+        (tile, of_step, f"if (kM > 64) {of_step}"),
+        ("conv_gemm.cu", grid, grid.removeprefix("  grid_sync();\n")),
+    )
+    return compile_with_races(folder / "sweep", HERE / "sweep_conv.cpp", race_detector, csrc=sources)
+
+
 def output_of(*command: Path | str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
 
@@ -55,3 +72,9 @@ def test_a_missing_barrier_is_a_race_between_two_lines(sweep_without_barriers, s
         first = rf"load by thread \d+ at {reduce}:{line_of(reduce, read)}"
         second = rf"store by thread \d+ at {reduce}:{line_of(reduce, written)}"
         assert re.search(rf"bn_stats: .*race on shared memory.*\n  first:  {first}\n  second: {second}", output), output
+
+
+def test_a_missing_barrier_of_a_convolution_is_a_race(convolutions_without_barriers):
+    output = output_of(convolutions_without_barriers)
+    assert re.search(r"conv_gemm: .*race on shared memory.*(\n.*){0,2}ldmatrix by thread", output), output
+    assert re.search(r"conv_gemm: .*race on global memory.*(\n.*){0,2}moments.cuh", output), output

@@ -75,6 +75,14 @@ def compile_for_host(output: Path, source: Path, *flags: str, csrc: Path = CSRC,
     return output
 
 
+def compile_kernels(folder: Path) -> Path:
+    """The library that structs.Kernels loads."""
+    flags = ["-O1", "-c", "-fPIC"]  # the products run for longer than they compile
+    convolutions = compile_for_host(folder / "conv_kernels.o", HERE / "conv_kernels.cpp", *flags)
+    output = folder / "kernels.so"
+    return compile_for_host(output, HERE / "kernels.cpp", "-shared", "-fPIC", link=[str(convolutions)])
+
+
 def compile_race_detector(output: Path) -> Path:
     """The object file that compile_with_races links."""
     return compile_for_host(output, HERE / "executor" / "races.cpp", "-c", *RACES)

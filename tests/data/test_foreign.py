@@ -82,6 +82,21 @@ def test_tensors_come_as_they_are():
     assert load(data, image_size=8) is data
 
 
+def test_who_gives_batches_is_not_asked_for_items():
+    class Batches:
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, i):
+            raise AssertionError("batch() was to be used")
+
+        def batch(self, indices):
+            return {}
+
+    data = Batches()
+    assert load(data, image_size=8) is data
+
+
 def test_hugging_face_s_columns_are_found():
     dataset = load(Columns(), image_size=8)
     batch = dataset.batch([4, 3])

@@ -1024,3 +1024,20 @@ def test_fused_classes_cover_each_other():
     for plain, swapped in fastgan.nn.fused._FUSED.items():
         assert issubclass(swapped, plain)
         assert plain.__name__ in swapped.__name__
+
+
+def test_a_plain_call_and_a_fused_one_before_their_backward(fused_op, monkeypatch):
+    """torch's batch norm saves its running statistics; that the next, fused call moves them is no reason to refuse."""
+    plain, fused = twins(double(nn.Sequential(nn.Conv2d(3, 8, 4, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU())))
+    fuse(fused)
+    small, large = images(2, 3, 8, 8), images(8, 3, 16, 16)
+    for model in (plain, fused):
+        with monkeypatch.context() as patch:  # as calls too small for a kernel, or in a precision without a faster one
+            patch.setattr(fastgan.nn.fused, "takes_kernel", lambda *arguments: False)
+            first = model(small)
+        (first.square().sum() + model(large).square().sum()).backward()
+    assert len(fused_op) == 1
+    for (name, a), b in zip(plain.named_parameters(), fused.parameters(), strict=True):
+        assert_close(b.grad, a.grad, GRADIENT_TOLERANCE[torch.float64], name)
+    for (name, a), b in zip(plain.named_buffers(), fused.buffers(), strict=True):
+        assert_close(b.double(), a.double(), TOLERANCE, name)

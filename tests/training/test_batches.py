@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import threading
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import TensorDataset
 
+from fastgan.data import load
+from fastgan.training import rng
 from fastgan.training.batches import BatchStream
 
 from .stubs import Fast, Images, Noisy
@@ -60,6 +63,20 @@ def test_random_transforms_depend_on_the_position_alone(workers: int) -> None:
     assert np.array_equal(np.random.get_state()[1], states[2])
 
 
+def test_random_transforms_of_an_item_depend_on_seed_epoch_and_index_alone() -> None:
+    def drawn(seed: int, batch_size: int, epochs: int = 1) -> dict[int, float]:
+        """What item i drew in the last of the epochs, in which all 20 come."""
+        stream = BatchStream(Noisy(20), batch_size, seed=seed)
+        batches = [stream.next() for _ in range(epochs * 20 // batch_size)][-20 // batch_size :]
+        return {i: x for batch in batches for i, x in zip(batch.index.tolist(), batch.label.tolist(), strict=True)}
+
+    first = drawn(1, 5)
+    assert len(set(first.values())) == 20
+    assert first == drawn(1, 2)
+    assert not set(first.values()) & set(drawn(2, 5).values())
+    assert not set(first.values()) & set(drawn(1, 5, epochs=2).values())
+
+
 def test_set_epoch_comes_before_each_epoch() -> None:
     data = Images(20)
     indices(BatchStream(data, 6), 7)
@@ -76,6 +93,69 @@ def test_uint8_becomes_float_in_minus_one_to_one() -> None:
 def test_whole_batches_where_the_data_set_has_them() -> None:
     batch = BatchStream(Fast(20), 6).next()
     assert torch.equal(batch.image, Images(20).images[batch.index].float() / 127.5 - 1)
+
+
+class Pure(Fast):
+    """Promises to draw nothing; notes the threads that read it."""
+
+    draws_random = False
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.threads: list[str] = []
+
+    def batch(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        self.threads.append(threading.current_thread().name)
+        if 13 in indices and self.broken:
+            raise OSError("item 13 is gone")
+        return super().batch(indices)
+
+    broken = False
+
+
+@pytest.mark.parametrize("count", [20, 6, 13])
+def test_a_thread_reads_the_same_batches_ahead(count: int) -> None:
+    expected = BatchStream(Pure(count), 6, seed=1)
+    data = Pure(count)
+    stream = BatchStream(data, 6, seed=1)
+    stream.by_thread = True  # as it is where training is on a GPU
+    for _ in range(7):
+        assert torch.equal(stream.next().image, expected.next().image)
+    assert {name.split("_")[0] for name in data.threads} == {"fastgan-data"}
+    stream.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("fastgan-data")]
+    stream.position = 1
+    again = BatchStream(Pure(count), 6, seed=1)
+    again.position = 1
+    assert torch.equal(stream.next().index, again.next().index)
+    stream.close()
+
+
+def test_an_error_of_the_thread_comes_with_its_batch() -> None:
+    data = Pure(20)
+    data.broken = True
+    stream = BatchStream(data, 1, seed=1)
+    stream.by_thread = True
+    with pytest.raises(OSError, match="item 13 is gone"):
+        for _ in range(20):
+            seen = stream.next().index.item()
+            assert seen != 13
+    stream.close()
+
+
+def test_only_who_promises_is_read_by_a_thread() -> None:
+    cuda = torch.device("cuda")
+    assert BatchStream(Pure(6), 2, device=cuda).by_thread
+    assert not BatchStream(Pure(6), 2).by_thread
+    assert not BatchStream(Pure(6), 2, device=cuda, num_workers=1).by_thread
+    assert not BatchStream(Fast(6), 2, device=cuda).by_thread
+    assert BatchStream(load("scenes", size=6), 2, device=cuda).by_thread
+
+
+def test_who_promises_leaves_the_generators_alone() -> None:
+    before = rng.get_state()
+    BatchStream(Pure(6), 2).next()
+    assert rng.equal(before, rng.get_state())
 
 
 def test_first_does_not_move_the_position() -> None:

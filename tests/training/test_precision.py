@@ -274,6 +274,16 @@ def test_resume_must_lets_precision_and_learning_rate_change(tmp_path, caplog):
 GAME = {"regularizer": "r1", "label_flip": 0.2, "replay": 5, "discriminator_norm": "spectral", "generator_dropout": 0.2}
 
 
+@pytest.mark.parametrize("regularizer", ["r1_r2", "gradient_penalty", "dragan"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_penalties_of_a_discriminator_with_batch_norm(precision, regularizer):
+    """Its passes differ in precision, so that some run by the kernels and others do not."""
+    torch.manual_seed(0)
+    model = fastgan.create("dcgan", image_size=16, channels=1, ngf=4, ndf=8, regularizer=regularizer)
+    trainer = run(model, steps=2, precision=precision, batch_size=16)
+    assert trainer.step == 2 and all(p.isfinite().all() for p in model.parameters())
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_the_game_s_options_in_half_precision_and_in_graphs(precision, recorder: CpuRecorder):
     sizes = {"image_size": 16, "channels": 1, "z_dim": 8, "ngf": 4, "ndf": 4}

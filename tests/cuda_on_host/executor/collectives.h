@@ -18,6 +18,20 @@ inline void block_barrier(const Where& where) {
   if (b.generation == generation) wait_for_change(&b.generation, "__syncthreads", where);
 }
 
+inline void grid_sync(CUDA_ON_HOST_WHERE) {
+  const InExecutor guard;
+  if (!grid.cooperative) fail("grid_sync in a launch that is not cooperative, at " + to_string(where));
+  races::arrive_at_grid();
+  if (++grid.arrived < grid.threads) {
+    wait_for_change(&grid.generation, "grid_sync", where);
+  } else {
+    grid.arrived = 0;
+    ++grid.generation;
+    races::meet_grid();
+  }
+  races::leave_grid();
+}
+
 // Every lane of `mask` brings `in`; answer(all, lane) is what lane `lane` takes home.
 template <class In, class Out, class Answer>
 Out warp_collective(unsigned mask, const In& in, Answer&& answer, const char* what, const Where& where) {

@@ -13,7 +13,7 @@
 //                          before. Shuffles and votes order nothing: CUDA promises no memory ordering for them.
 // Asynchronous copies      are threads of their own from issue to completion: nobody knows of them before the wait.
 // Shared arrays            have a red zone behind them: an access there is reported too.
-// Across blocks            a block knows of another one of its launch only through fences and atomics.
+// Across blocks            a block knows of another one of its launch only through fences and atomics, or grid_sync.
 #include "races.h"
 
 #include <dlfcn.h>
@@ -63,6 +63,13 @@ uint64_t now;                       // the running block
 std::vector<State> states;          // of its threads
 std::vector<Operation> operations;  // of the block; operation i is number states.size() + i in clocks
 std::vector<Clock> points;
+struct Suspended {  // the three of a block that waits for another one
+  std::vector<State> states;
+  std::vector<Operation> operations;
+  std::vector<Clock> points;
+};
+std::map<unsigned, Suspended> suspended;  // by number
+Clock of_grid_arrivals, of_grid;  // what those knew who have arrived at the grid's barrier; what all knew at the last one
 std::unordered_map<const void*, Clock> atomics;  // what was published at an address
 
 void learn(Clock& clock, unsigned number, uint32_t time) {
@@ -266,6 +273,17 @@ void begin_launch() {
   pages.clear();
   last_page = {};
   atomics.clear();
+  suspended.clear();
+  of_grid_arrivals.clear();
+}
+
+void enter_block(unsigned left) {
+  suspended[left] = {std::move(states), std::move(operations), std::move(points)};
+  now = block.linear_index();
+  Suspended& resumed = suspended[grid.running];
+  states = std::move(resumed.states);
+  operations = std::move(resumed.operations);
+  points = std::move(resumed.points);
 }
 
 void begin_block() {
@@ -295,6 +313,12 @@ void meet_block() {
 void meet_warp(unsigned warp, unsigned mask) {
   meet([=](size_t thread) { return thread / kWarpSize == warp && mask >> thread % kWarpSize & 1; });
 }
+
+void arrive_at_grid() { join(of_grid_arrivals, past_of(states[self->linear])); }
+
+void meet_grid() { of_grid = of_grid_arrivals; }
+
+void leave_grid() { learn(states[self->linear], of_grid); }
 
 void fence() {
   State& state = states[self->linear];

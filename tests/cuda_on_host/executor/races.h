@@ -20,6 +20,8 @@ enum class Proxy : unsigned char { Generic, Async };  // the path to memory: bul
 // Everything before a launch is ordered before it; a block knows of no other block of its launch.
 CUDA_ON_HOST_RACE_HOOK(void begin_launch(), )
 CUDA_ON_HOST_RACE_HOOK(void begin_block(), )
+// Of a cooperative launch another block runs than number `left`.
+CUDA_ON_HOST_RACE_HOOK(void enter_block(unsigned /*left*/), )
 // These bytes are new shared memory: what happened at the address before is not about them.
 CUDA_ON_HOST_RACE_HOOK(void new_memory(const void*, size_t), )
 
@@ -29,6 +31,10 @@ CUDA_ON_HOST_RACE_HOOK(void access(const void*, size_t, Kind, const char* /*what
 // All threads of the block, or the lanes of `mask` in one warp, have met: each comes after all of the others' past.
 CUDA_ON_HOST_RACE_HOOK(void meet_block(), )
 CUDA_ON_HOST_RACE_HOOK(void meet_warp(unsigned /*warp*/, unsigned /*mask*/), )
+// The same for all threads of a cooperative launch: each arrives, then all have met, then each leaves.
+CUDA_ON_HOST_RACE_HOOK(void arrive_at_grid(), )
+CUDA_ON_HOST_RACE_HOOK(void meet_grid(), )
+CUDA_ON_HOST_RACE_HOOK(void leave_grid(), )
 
 // __threadfence: with an atomic after it, publishes this thread's past; with one before it, takes what was published.
 CUDA_ON_HOST_RACE_HOOK(void fence(), )

@@ -28,6 +28,7 @@ struct Options {
   Order order = Order::Forward;      // of the threads of a block, warps kept together, and of the blocks
   uint64_t seed = 1;                 // of Order::Random
   Landing landing = Landing::Late;   // of asynchronous copies: at issue, or at the last moment a wait allows
+  unsigned resident_blocks = 32;     // of a cooperative launch, at most
 };
 inline Options options;
 
@@ -119,8 +120,8 @@ struct Block {
   unsigned size = 0, alive = 0;
   uint3 index{};
   dim3 thread_extent, grid_extent;
-  uint64_t serial = 0;  // counts blocks run, to know fresh shared memory
   std::vector<std::pair<char*, size_t>> shared;  // the block's arrays
+  std::map<const void*, std::unique_ptr<void, void (*)(void*)>> static_arrays;  // by declaration
   size_t static_shared = 0;
   unsigned char* dynamic_shared = nullptr;
   void (*body)(void*) = nullptr;
@@ -133,7 +134,35 @@ struct Block {
     return "block (" + std::to_string(index.x) + ", " + std::to_string(index.y) + ", " + std::to_string(index.z) + ")";
   }
 };
-inline Block block;
+inline Block block;  // the running one
+
+// The blocks of a launch that run at the same time: all of a cooperative launch, else one.
+struct Grid {
+  std::deque<Block> waiting;  // by number; the running one's place is empty
+  unsigned running = 0;
+  bool cooperative = false;
+  uint64_t threads = 0, arrived = 0;  // at the grid's barrier
+  unsigned generation = 0;
+};
+inline Grid grid;
+
+inline void enter_block(unsigned number) {
+  if (number == grid.running) return;
+  const unsigned left = grid.running;
+  std::swap(block, grid.waiting[left]);
+  std::swap(block, grid.waiting[number]);
+  grid.running = number;
+  races::enter_block(left);
+}
+
+// Calls body() inside each of the blocks that run at the same time, in their order.
+template <class Body>
+void for_blocks(Body&& body) {
+  for (unsigned number = 0; number < grid.waiting.size(); ++number) {
+    enter_block(number);
+    body();
+  }
+}
 
 inline Thread* next_runnable(const Thread& from) {
   const auto search = [&](unsigned first, unsigned size) -> Thread* {
@@ -178,14 +207,22 @@ inline void describe_deadlock() {
 bool land_oldest_bulk_copy();  // false where none is on its way
 std::string unfinished_wgmma();  // what is wrong with those of a block that has finished; empty where nothing is
 
-// Who runs after `from`. A bulk copy lands late when nobody can go on without it; the host takes over at the end.
+// Who runs after `from`. A bulk copy lands late when nobody of its block can go on without it, a block runs on until it waits
+// for another one; the host takes over at the end.
 inline Thread* choose_next(const Thread& from) {
-  for (;;) {
-    if (Thread* next = next_runnable(from)) return next;
-    if (block.alive == 0) return &host;
-    if (!land_oldest_bulk_copy()) break;
+  const Thread* last = &from;
+  for (size_t tried = 0; tried < grid.waiting.size(); ++tried) {
+    do {
+      if (Thread* next = next_runnable(*last)) return next;
+    } while (block.alive > 0 && land_oldest_bulk_copy());
+    enter_block((grid.running + 1) % static_cast<unsigned>(grid.waiting.size()));
+    last = block.threads[block.order.back()].get();
   }
-  describe_deadlock();
+  const auto unfinished = [] { return block.alive > 0; };
+  for (size_t tried = 0; tried < grid.waiting.size() && !unfinished(); ++tried) {
+    enter_block((grid.running + 1) % static_cast<unsigned>(grid.waiting.size()));
+  }
+  if (unfinished()) describe_deadlock();
   return &host;
 }
 
@@ -231,6 +268,7 @@ inline void drop_threads() {
 // Threads, their indices and their running order: lanes of a warp stay neighbours in every order.
 inline void prepare_threads(dim3 extent) {
   const unsigned size = extent.x * extent.y * extent.z, warps = (size + kWarpSize - 1) / kWarpSize;
+  block.thread_extent = extent;
   while (block.threads.size() < size) block.threads.push_back(make_thread(thread_main));
   block.size = size;
   std::vector<unsigned> warp_order(warps);
@@ -257,7 +295,8 @@ inline void prepare_threads(dim3 extent) {
   }
 }
 
-inline void run_block() {
+// The running block's threads and barriers as at the start of a launch.
+inline void start_block() {
   block.alive = block.size;
   block.barrier = Barrier{};
   block.mbarriers.clear();
@@ -265,7 +304,6 @@ inline void run_block() {
   block.named_barriers.clear();
   block.wgmmas.assign(block.warps.size(), WarpWgmmas{});
   block.wgmma_issues.clear();
-  ++block.serial;
   races::begin_block();
   for (unsigned i = 0; i < block.size; ++i) {
     Thread& t = *block.threads[i];
@@ -276,6 +314,20 @@ inline void run_block() {
     t.group_open = false;
     t.in_executor = 1;
   }
+}
+
+inline void check_what_the_block_left() {
+  if (!block.error.empty()) return;
+  if (!block.bulk_copies.empty()) {
+    block.error = "all threads of " + block.name() + " have finished, but the bulk copy issued at " +
+                  to_string(block.bulk_copies.front().where) + " was not waited for";
+  } else {
+    block.error = unfinished_wgmma();
+  }
+}
+
+// Runs the blocks that have been started to their end.
+inline void run_blocks() {
 #if defined(__SANITIZE_ADDRESS__)
   pthread_attr_t attributes;
   void* stack = nullptr;
@@ -286,17 +338,19 @@ inline void run_block() {
 #endif
   self = &host;
   switch_to(block.threads[block.order[0]].get());
-  if (block.error.empty() && !block.bulk_copies.empty()) {
-    block.error = "all threads of " + block.name() + " have finished, but the bulk copy issued at " +
-                  to_string(block.bulk_copies.front().where) + " was not waited for";
+  std::string error = block.error;
+  if (error.empty()) {
+    for_blocks([&] {
+      check_what_the_block_left();
+      if (error.empty()) error = block.error;
+    });
   }
-  if (block.error.empty()) block.error = unfinished_wgmma();
-  if (!block.error.empty()) {
-    std::string error;
-    error.swap(block.error);
-    drop_threads();  // their stacks are in the middle of the kernel
-    throw std::runtime_error("cuda_on_host: " + error);
-  }
+  if (error.empty()) return;
+  for_blocks([] {  // their stacks are in the middle of the kernel
+    block.error.clear();
+    drop_threads();
+  });
+  throw std::runtime_error("cuda_on_host: " + error);
 }
 
 }  // namespace cuda_on_host

@@ -33,27 +33,24 @@ inline size_t shared_bytes_from(const void* p) {
   return 0;
 }
 
+// A declaration of a shared array; every block has its own.
 template <class T, size_t Count>
 class SharedArray {
  public:
   constexpr SharedArray() = default;
   T* enter(const Where& where = Where::current()) {
     const InExecutor guard;
-    if (serial_ != block.serial) {
-      serial_ = block.serial;
-      block.static_shared += Count * sizeof(T);
-      if (block.static_shared > kStaticSharedLimit) {
-        fail("more than 48 KiB of static shared memory at " + to_string(where));
-      }
-      if (!data_) data_ = static_cast<T*>(std::malloc(Count * sizeof(T) + kRedZone));
-      add_shared_array(data_, Count * sizeof(T));
+    const auto found = block.static_arrays.find(this);
+    if (found != block.static_arrays.end()) return static_cast<T*>(found->second.get());
+    block.static_shared += Count * sizeof(T);
+    if (block.static_shared > kStaticSharedLimit) {
+      fail("more than 48 KiB of static shared memory at " + to_string(where));
     }
-    return data_;
+    void* data = std::malloc(Count * sizeof(T) + kRedZone);
+    block.static_arrays.emplace(this, std::unique_ptr<void, void (*)(void*)>(data, std::free));
+    add_shared_array(data, Count * sizeof(T));
+    return static_cast<T*>(data);
   }
-
- private:
-  T* data_ = nullptr;
-  uint64_t serial_ = 0;
 };
 
 }  // namespace cuda_on_host
