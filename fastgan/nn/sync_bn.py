@@ -117,7 +117,7 @@ def norm_act(
         factor = weight_of_batch(bn)
         for running, value in ((bn.running_mean, mean), (bn.running_var, unbiased)):
             if running is not None:
-                running.lerp_(value.to(running.dtype), factor)
+                running.data.lerp_(value.to(running.dtype), factor)  # .data: as in FusedBatchNorm2d
     return y
 
 

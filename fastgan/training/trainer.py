@@ -310,7 +310,7 @@ class Trainer:
 
     def _common(self) -> dict[str, Any]:
         """The options that every process has to be started with."""
-        data = {name: value for name, value in self.config["data"].items() if name != "description"}  # holds paths
+        data = {k: v for k, v in self.config["data"].items() if k not in ("description", "spec")}  # which hold paths
         return {name: self.config[name] for name in ("architecture", "trainer")} | {"data": data}
 
     def _where(self) -> str:
