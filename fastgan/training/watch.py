@@ -59,11 +59,12 @@ class Watch:
         self._lost: dict[int, Lost] = {}
         self._ended = threading.Event()
         self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="fastgan-watch", daemon=True)
         self._beat()  # every key is there before anybody reads
 
     def start(self) -> None:
         """After all processes have made theirs."""
-        threading.Thread(target=self._run, name="fastgan-watch", daemon=True).start()
+        self._thread.start()
 
     def report(self, reason: str) -> None:
         """This process stops because of an error of its own. Returns when the others have had the time to read it."""
@@ -138,3 +139,4 @@ class Watch:
         self._ended.set()
         if in_turn:
             self._lock.release()
+        self._thread.join(timeout=4 * TICK)  # an interpreter that ends under a thread in a store's call aborts
