@@ -134,7 +134,7 @@ if part build 240 bash -c build; then
       skip "layouts (compute capability $capability, not 9.0)"
     fi
   fi
-  wanted check && part check 240 "$python" benchmarks/gpu_check.py --out "$stem-check.json"
+  wanted check && part check 200 "$python" benchmarks/gpu_check.py --out "$stem-check.json"
   if wanted sanitize; then
     if command -v compute-sanitizer >/dev/null; then
       sanitize memcheck 60

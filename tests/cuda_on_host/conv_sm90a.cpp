@@ -1,5 +1,7 @@
 // csrc/cuda/conv_gemm*_sm90a.cu compiled for the executor, as conv_kernels.cpp does the kernels for sm_80.
+#if !defined(FASTGAN_CONV_BLOCKS)  // sweep_conv.cpp has conv_kernels.cpp's
 #define FASTGAN_CONV_BLOCKS 8  // so that small images take every tile and blocks take several in turn
+#endif
 #include "bn_stats.cu"         // the statistics of a split convolution
 #include "conv_gemm_sm90a.cu"
 #include "conv_gemm_weight_grad_sm90a.cu"
