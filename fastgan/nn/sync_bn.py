@@ -68,7 +68,8 @@ class _NormAct(torch.autograd.Function):
         mean, var, count = _joint_statistics(z, exchange)
         invstd = torch.rsqrt(var + eps)
         y = bn_act(z, mean, invstd, gamma, beta, activation, slope)
-        ctx.save_for_backward(y, z, mean, invstd, gamma, beta, count)
+        y_kept = y if activation == "tanh" else z  # what is not read may be changed in place by what follows
+        ctx.save_for_backward(y_kept, z, mean, invstd, gamma, beta, count)
         ctx.activation, ctx.slope, ctx.exchange = activation, slope, exchange
         ctx.mark_non_differentiable(mean, var, count)
         ctx.set_materialize_grads(False)

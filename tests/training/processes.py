@@ -224,7 +224,7 @@ def norm_cases() -> dict[str, tuple[nn.Module, torch.Tensor, torch.Tensor]]:
     cases = {}
     for implementation in ("reference", "kernel") if _library.LOADED else ("reference",):
         for fused in ("fused", "plain"):
-            for activation in (nn.ReLU(), nn.LeakyReLU(0.2), nn.Tanh()):
+            for activation in (nn.ReLU(inplace=True), nn.LeakyReLU(0.2, inplace=True), nn.Tanh()):
                 conv = nn.ConvTranspose2d(3, 4, 4, 2, 1)
                 model = nn.Sequential(conv, nn.BatchNorm2d(4), activation).double()
                 x = torch.randn(5, 3, 5, 5, dtype=torch.float64)
