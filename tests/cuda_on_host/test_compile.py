@@ -27,7 +27,7 @@ MAX_REGISTERS_OF_THIN = {"thin_down": 128, "thin_up": 96, "thin_weight_grad": 16
 MAX_REGISTERS_SM90A = 168  # one block of 288 threads a multiprocessor, with room for 384
 SM90A_UNITS = sorted((CSRC / "cuda").glob("*_sm90a.cu"))  # compiled for that architecture alone
 SOURCES = [source for source in sorted((CSRC / "cuda").glob("*.cu")) if source not in SM90A_UNITS]
-PRODUCTS = [source for source in SOURCES if source.name.startswith("conv_gemm")]
+PRODUCTS = [source for source in SOURCES if source.name.startswith("conv_")]
 
 
 class Compiled(NamedTuple):
@@ -122,10 +122,13 @@ def kernels_in(sass: str) -> dict[str, str]:
     return dict(part.split("\n", 1) for part in sass.split("Function : ")[1:])
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES_OF_PRODUCTS)
-def test_products_multiply_as_they_should_and_copy_16_bytes_at_once(products, disassemble, architecture):
-    functions = kernels_in(disassemble(f"-arch=sm_{architecture}", products.object_file))
-    kernels = {name: sass for name, sass in functions.items() if PRODUCT in name}
+@pytest.fixture(scope="module", params=ARCHITECTURES_OF_PRODUCTS)
+def product_kernels(request, products, disassemble) -> dict[str, str]:
+    return kernels_in(disassemble(f"-arch=sm_{request.param}", products.object_file))
+
+
+def test_products_multiply_as_they_should_and_copy_16_bytes_at_once(product_kernels):
+    kernels = {name: sass for name, sass in product_kernels.items() if PRODUCT in name}
     assert len(kernels) == 4 * (3 * 2 + 2), "maths x (tiles x directions + tiles of the weight gradient)"
     for name, kernel in kernels.items():
         if "MultiplyAdd" in name:
@@ -155,15 +158,13 @@ def assert_little_but_multiply_adds(name: str, code: str) -> None:
     assert loop.count("FFMA") >= 0.8 * len(loop), name
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES_OF_PRODUCTS)
-def test_thin_products_run_on_tensor_cores_and_move_16_bytes_at_once(products, disassemble, architecture):
-    functions = kernels_in(disassemble(f"-arch=sm_{architecture}", products.object_file))
+def test_thin_products_run_on_tensor_cores_and_move_16_bytes_at_once(product_kernels):
     for thin, moves in (
         ("thin_down", "STG.E.128"),
         ("thin_up", "LDG.E.128"),
         ("thin_weight_grad", "LDGSTS.E.BYPASS.128"),
     ):
-        kernels = {name: sass for name, sass in functions.items() if thin in name}
+        kernels = {name: sass for name, sass in product_kernels.items() if thin in name}
         assert len(kernels) == (6 if thin == "thin_up" else 3)
         for name, kernel in kernels.items():
             instruction = "HMMA.1688.F32.TF32" if "kernelIf" in name else "HMMA.16816.F32"
