@@ -64,6 +64,10 @@ class RunFolder:
     def checkpoint(self, which: str) -> Path:
         return self.checkpoints / f"{which}.safetensors"
 
+    def sample(self, step: int) -> Path:
+        """The sample grid drawn after this step."""
+        return self.samples / f"step_{step:06d}.png"
+
     # -- opening and closing -------------------------------------------------------------------------------------------
     def open(self, config: dict[str, Any], resume: str) -> dict[str, Any] | None:
         """Lock the folder (made if need be); the state to go on from, or None for a fresh run. ``begin`` follows.

@@ -156,6 +156,13 @@ def test_gradient_alarm_and_precision_are_options(tmp_path, capsys, caplog):
     assert json.loads((tmp_path / "run" / "config.json").read_text())["trainer"]["precision"] == "bfloat16"
 
 
+def test_tensorboard_that_is_not_installed_is_one_sentence(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert main(["train", "dcgan", *TINY, *SHORT, "--tensorboard", "--out", str(tmp_path / "run")]) == 2
+    assert "event files need tensorboard: pip install 'fastgan[log]'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_dry_run_writes_nothing(tmp_path, capsys):
     assert main(["train", "dcgan", *TINY, *SHORT, "--dry-run", "--out", str(tmp_path / "run")]) == 0
     assert "phase discriminator" in capsys.readouterr().out
