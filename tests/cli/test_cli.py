@@ -222,6 +222,15 @@ def test_plot_draws_a_run(run_folder, capsys):
     assert (run_folder / "progress.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_report_writes_a_page(run_folder, tmp_path, capsys):
+    assert main(["report", str(run_folder)]) == 0
+    assert capsys.readouterr().out.strip() == str(run_folder / "report.html")
+    page = (run_folder / "report.html").read_text()
+    assert "best fid[random_conv_v1], at step 4" in page and page.count("<img") == 2 and "capability" in page
+    assert main(["report", str(run_folder), "--out", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").read_text() == page
+
+
 def test_what_evaluate_cannot_do_is_one_sentence_and_no_record(run_folder, capsys):
     for options, words in [
         (["--metrics", "fdi"], "did you mean 'fid'"),
@@ -245,6 +254,7 @@ def test_what_evaluate_cannot_do_is_one_sentence_and_no_record(run_folder, capsy
         (["train", "--data", "scenes"], "NAME comes first"),
         (["sample", "no/such/run"], "no/such/run"),
         (["evaluate", "no/such/run"], "no/such/run"),
+        (["report", "no/such/run"], "there is no run in no/such/run"),
         (["plot", "no/such/run"], "there is no no/such/run/metrics.jsonl"),
         (["train", "dcgan", "--metric", "fidd"], "did you mean 'fid'"),
         (["reproduce", "gan-2d"], "did you mean 'gan_1d'"),
