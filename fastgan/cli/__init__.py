@@ -21,6 +21,7 @@ COMMANDS = {
     "train-features": "train a small classifier for metrics to measure in",
     "info": "versions, hardware, kernels and why some are missing",
     "bench": "measure kernels against the strongest PyTorch on this machine",
+    "profile": "where a training step's time goes, and which layers are fused",
     "reproduce": "run a recipe: train, measure, compare with its bar",
 }
 

@@ -231,6 +231,17 @@ def test_report_writes_a_page(run_folder, tmp_path, capsys):
     assert (tmp_path / "page.html").read_text() == page
 
 
+def test_profile_of_a_run_leaves_it_as_it_was(run_folder, tmp_path, capsys):
+    before = {file: file.read_bytes() for file in run_folder.rglob("*") if file.is_file()}
+    trace = tmp_path / "trace.json"
+    assert main(["profile", str(run_folder), "--steps", "1", "--device", "cpu", "--trace", str(trace)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("dcgan, 16 px, batch 8, float32 on cpu") and trace.exists()
+    for words in ("kernels busy ", "waiting for data", "discriminator ", "optimiser ", "generator.layers.0 "):
+        assert f"\n{words}" in out
+    assert {file: file.read_bytes() for file in run_folder.rglob("*") if file.is_file()} == before
+
+
 def test_what_evaluate_cannot_do_is_one_sentence_and_no_record(run_folder, capsys):
     for options, words in [
         (["--metrics", "fdi"], "did you mean 'fid'"),
@@ -254,6 +265,9 @@ def test_what_evaluate_cannot_do_is_one_sentence_and_no_record(run_folder, capsy
         (["train", "--data", "scenes"], "NAME comes first"),
         (["sample", "no/such/run"], "no/such/run"),
         (["evaluate", "no/such/run"], "no/such/run"),
+        (["profile", "no/such/run"], "no/such/run"),
+        (["profile", "dcgn"], "did you mean 'dcgan'"),
+        (["profile", "dcgan", "--steps", "0"], "steps is 0"),
         (["report", "no/such/run"], "there is no run in no/such/run"),
         (["plot", "no/such/run"], "there is no no/such/run/metrics.jsonl"),
         (["train", "dcgan", "--metric", "fidd"], "did you mean 'fid'"),
