@@ -17,9 +17,11 @@ COMMANDS = {
     "sample": "draw images from a trained run",
     "evaluate": "measure a trained run: FID, KID, precision, recall and more",
     "plot": "draw the metrics and losses of a run over its steps",
+    "report": "write a run as one HTML page",
     "train-features": "train a small classifier for metrics to measure in",
     "info": "versions, hardware, kernels and why some are missing",
     "bench": "measure kernels against the strongest PyTorch on this machine",
+    "profile": "where a training step's time goes, and which layers are fused",
     "reproduce": "run a recipe: train, measure, compare with its bar",
 }
 

@@ -15,9 +15,7 @@ from fastgan.metrics import METRICS, CollapseDetector, CollapseReport, Measure
 from fastgan.training.checkpoint import CheckpointError, load_state, read_run
 from fastgan.training.measuring import sampler
 from fastgan.training.options import choose_device
-from fastgan.training.run_folder import RunFolder
-
-EVALUATIONS = "evaluation.jsonl"
+from fastgan.training.run_folder import EVALUATIONS, RunFolder
 
 
 @dataclass

@@ -21,6 +21,7 @@ from fastgan.metrics.collapse import CELLS
 from fastgan.training.callbacks import Callback, GradientAlarm
 from fastgan.training.measuring import CollapseWatch, RunMetric
 from fastgan.training.options import open_data
+from fastgan.training.tensorboard import TensorBoard
 from fastgan.training.trainer import Trainer, TrainingDiverged
 
 USAGE = "usage: fastgan train NAME [options]   (fastgan train NAME --help lists them, the model's own included)"
@@ -82,6 +83,8 @@ class TrainOptions:
     """on CUDA: replay each update as one CUDA graph (not verified on hardware yet)"""
     sync_bn: bool = True
     """under torchrun: batch norm over the joint batch of all processes"""
+    tensorboard: bool = False
+    """also write records and sample grids to RUN/tensorboard, as `tensorboard --logdir` shows them"""
     dry_run: bool = False
     """walk one step of every stage, write nothing"""
 
@@ -213,6 +216,8 @@ def _callbacks(options: TrainOptions, data: ImageDataset) -> list[Callback]:
         callbacks.append(GradientAlarm(options.log_every, options.gradient_alarm))
     if _measured(options, data) and len(data) >= 2 * CELLS:
         callbacks.append(CollapseWatch(CollapseDetector(data), data, options.metric_every))
+    if options.tensorboard:
+        callbacks.append(TensorBoard())
     return callbacks
 
 

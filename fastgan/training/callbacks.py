@@ -142,7 +142,7 @@ class SampleGrid(Callback):
         if images is None or images.dim() != 4 or max(images.shape[2:]) < 2:
             self._batch = None
             return
-        save_grid(images, trainer.run.samples / f"step_{trainer.step:06d}.png", self.columns)
+        save_grid(images, trainer.run.sample(trainer.step), self.columns)
 
     def state_dict(self) -> dict[str, Any]:
         return {"latent": self._latent}

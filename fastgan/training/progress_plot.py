@@ -6,19 +6,30 @@ progress that they lack.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from fastgan.training.checkpoint import CheckpointError, write_atomically
+from fastgan.training.run_folder import read_records
 
-__all__ = ["read_curves", "save_progress_plot"]
+__all__ = [
+    "DEVIATION",
+    "Curve",
+    "GRADIENT_NORM",
+    "curves_of",
+    "label_of",
+    "panels_of",
+    "read_curves",
+    "save_progress_plot",
+]
 
 NOT_CURVES = ("step", "stage", "epoch", "images_per_second")
 SHARES = ("precision", "recall", "density", "coverage")
 DEVIATION = "_std["  # kid_std[NET] is drawn as the band of kid[NET]
+
+GRADIENT_NORM = "/gradient_norm"  # by network, on a panel of their own
 
 Curve = list[tuple[int, float]]
 
@@ -32,24 +43,20 @@ def read_curves(metrics_file: str | Path) -> dict[str, Curve]:
     path = Path(metrics_file)
     if not path.is_file():
         raise CheckpointError(f"there is no {path}: a run writes it as it trains")
-    curves: dict[str, Curve] = {}
-    for record in _records(path):
-        for name, value in record.items():
-            if name not in NOT_CURVES and isinstance(value, (int, float)) and math.isfinite(value):
-                curves.setdefault(name, []).append((record["step"], value))
+    curves = curves_of(read_records(path)[0])
     if not curves:
         raise CheckpointError(f"{path} holds no records yet: train for longer, or record more often (log_every)")
     return curves
 
 
-def _records(path: Path) -> Iterable[Mapping[str, Any]]:
-    for line in path.read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and "step" in record:
-            yield record
+def curves_of(records: Iterable[Mapping[str, Any]]) -> dict[str, Curve]:
+    """{name: [(step, value), ...]} of every finite number in the records but ``NOT_CURVES``."""
+    curves: dict[str, Curve] = {}
+    for record in records:
+        for name, value in record.items():
+            if name not in NOT_CURVES and isinstance(value, (int, float)) and math.isfinite(value):
+                curves.setdefault(name, []).append((record["step"], value))
+    return curves
 
 
 def save_progress_plot(curves: Mapping[str, Curve], path: str | Path, title: str = "") -> Path:
@@ -68,7 +75,7 @@ def save_progress_plot(curves: Mapping[str, Curve], path: str | Path, title: str
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("the progress plot needs matplotlib: pip install matplotlib") from error
-    panels = _panels(curves)
+    panels = panels_of(curves)
     figure = Figure(figsize=(9, 0.6 + 1.7 * len(panels)), layout="constrained")
     FigureCanvasAgg(figure)  # draws without a display, whatever backend the user has
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
@@ -88,13 +95,15 @@ def save_progress_plot(curves: Mapping[str, Curve], path: str | Path, title: str
     return path
 
 
-def _panels(curves: Mapping[str, Curve]) -> dict[str, list[str]]:
-    """Names by panel, metrics first: shares of images have a panel together, as have a phase's losses; every other
-    metric has its own, since no two share a scale."""
+def panels_of(curves: Mapping[str, Curve]) -> dict[str, list[str]]:
+    """Names by panel, metrics first: shares of images have a panel together, as have a phase's losses and the norms of
+    gradients; every other metric has its own, since no two share a scale."""
     metrics, losses = {}, {}
     for name in curves:
         metric, bracket, net = name.partition("[")
-        if "/" in name:
+        if name.endswith(GRADIENT_NORM):
+            losses.setdefault("gradient norms", []).append(name)
+        elif "/" in name:
             losses.setdefault(name.split("/")[0], []).append(name)
         elif metric in SHARES:
             metrics.setdefault(f"shares{bracket}{net}", []).append(name)
@@ -103,10 +112,14 @@ def _panels(curves: Mapping[str, Curve]) -> dict[str, list[str]]:
     return {**metrics, **losses}
 
 
+def label_of(name: str) -> str:
+    """What tells a curve from the others of its panel."""
+    return name.removesuffix(GRADIENT_NORM).split("/", 1)[-1].split("[")[0]
+
+
 def _draw(axis: Any, curves: Mapping[str, Curve], name: str) -> None:
     steps, values = zip(*curves[name], strict=True)
-    label = name.split("/")[-1].split("[")[0]
-    (line,) = axis.plot(steps, values, linewidth=1.2, marker="." if len(steps) < 30 else None, label=label)
+    (line,) = axis.plot(steps, values, linewidth=1.2, marker="." if len(steps) < 30 else None, label=label_of(name))
     deviations = dict(curves.get(name.replace("[", DEVIATION, 1), ())) if "[" in name else {}
     if deviations:
         low = [value - deviations.get(step, 0) for step, value in curves[name]]

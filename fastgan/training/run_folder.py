@@ -26,9 +26,11 @@ from fastgan.training.checkpoint import (
     write_checkpoint,
 )
 
-__all__ = ["RunFolder", "flatten"]
+__all__ = ["EVALUATIONS", "RunFolder", "flatten", "read_records"]
 
 log = logging.getLogger("fastgan")
+
+EVALUATIONS = "evaluation.jsonl"
 
 # Options that may change between two parts of a run: they alter neither what it learns nor its records up to there.
 MAY_CHANGE = (
@@ -63,6 +65,10 @@ class RunFolder:
 
     def checkpoint(self, which: str) -> Path:
         return self.checkpoints / f"{which}.safetensors"
+
+    def sample(self, step: int) -> Path:
+        """The sample grid drawn after this step."""
+        return self.samples / f"step_{step:06d}.png"
 
     # -- opening and closing -------------------------------------------------------------------------------------------
     def open(self, config: dict[str, Any], resume: str) -> dict[str, Any] | None:
@@ -219,6 +225,21 @@ class RunFolder:
                 os.fsync(file.fileno())
         previous = self.checkpoint("previous") if which == "last" else None
         write_checkpoint(self.checkpoint(which), state, previous=previous)
+
+
+def read_records(file: Path) -> tuple[list[dict[str, Any]], int]:
+    """The records of a .jsonl file of a run, and how many of its lines are none; nothing where there is no file."""
+    records, damaged = [], 0
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else ():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            records.append(record)
+        else:
+            damaged += 1
+    return records, damaged
 
 
 def _step_of(line: bytes) -> float:

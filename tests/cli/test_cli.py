@@ -156,6 +156,13 @@ def test_gradient_alarm_and_precision_are_options(tmp_path, capsys, caplog):
     assert json.loads((tmp_path / "run" / "config.json").read_text())["trainer"]["precision"] == "bfloat16"
 
 
+def test_tensorboard_that_is_not_installed_is_one_sentence(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert main(["train", "dcgan", *TINY, *SHORT, "--tensorboard", "--out", str(tmp_path / "run")]) == 2
+    assert "event files need tensorboard: pip install 'fastgan[log]'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_dry_run_writes_nothing(tmp_path, capsys):
     assert main(["train", "dcgan", *TINY, *SHORT, "--dry-run", "--out", str(tmp_path / "run")]) == 0
     assert "phase discriminator" in capsys.readouterr().out
@@ -215,6 +222,26 @@ def test_plot_draws_a_run(run_folder, capsys):
     assert (run_folder / "progress.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_report_writes_a_page(run_folder, tmp_path, capsys):
+    assert main(["report", str(run_folder)]) == 0
+    assert capsys.readouterr().out.strip() == str(run_folder / "report.html")
+    page = (run_folder / "report.html").read_text()
+    assert "best fid[random_conv_v1], at step 4" in page and page.count("<img") == 2 and "capability" in page
+    assert main(["report", str(run_folder), "--out", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").read_text() == page
+
+
+def test_profile_of_a_run_leaves_it_as_it_was(run_folder, tmp_path, capsys):
+    before = {file: file.read_bytes() for file in run_folder.rglob("*") if file.is_file()}
+    trace = tmp_path / "trace.json"
+    assert main(["profile", str(run_folder), "--steps", "1", "--device", "cpu", "--trace", str(trace)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("dcgan, 16 px, batch 8, float32 on cpu") and trace.exists()
+    for words in ("kernels busy ", "waiting for data", "discriminator ", "optimiser ", "generator.layers.0 "):
+        assert f"\n{words}" in out
+    assert {file: file.read_bytes() for file in run_folder.rglob("*") if file.is_file()} == before
+
+
 def test_what_evaluate_cannot_do_is_one_sentence_and_no_record(run_folder, capsys):
     for options, words in [
         (["--metrics", "fdi"], "did you mean 'fid'"),
@@ -238,6 +265,10 @@ def test_what_evaluate_cannot_do_is_one_sentence_and_no_record(run_folder, capsy
         (["train", "--data", "scenes"], "NAME comes first"),
         (["sample", "no/such/run"], "no/such/run"),
         (["evaluate", "no/such/run"], "no/such/run"),
+        (["profile", "no/such/run"], "no/such/run"),
+        (["profile", "dcgn"], "did you mean 'dcgan'"),
+        (["profile", "dcgan", "--steps", "0"], "steps is 0"),
+        (["report", "no/such/run"], "there is no run in no/such/run"),
         (["plot", "no/such/run"], "there is no no/such/run/metrics.jsonl"),
         (["train", "dcgan", "--metric", "fidd"], "did you mean 'fid'"),
         (["reproduce", "gan-2d"], "did you mean 'gan_1d'"),

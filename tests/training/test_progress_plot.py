@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fastgan.training.checkpoint import CheckpointError
-from fastgan.training.progress_plot import _panels, read_curves, save_progress_plot
+from fastgan.training.progress_plot import panels_of, read_curves, save_progress_plot
 
 RECORDS = [
     {"step": 2, "stage": "train", "epoch": 0.5, "generator/adversarial": 1.5, "images_per_second": 900.0},
@@ -34,8 +34,8 @@ def test_curves_are_what_was_recorded(file: Path) -> None:
     assert "images_per_second" not in curves and "epoch" not in curves
 
 
-def test_panels(file: Path) -> None:
-    assert _panels(read_curves(file)) == {
+def testpanels_of(file: Path) -> None:
+    assert panels_of(read_curves(file)) == {
         "kid[net]": ["kid[net]"],
         "shares[net]": ["recall[net]", "precision[net]"],
         "ms_ssim": ["ms_ssim"],
