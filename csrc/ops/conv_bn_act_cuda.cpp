@@ -2,8 +2,6 @@
 // (cuDNN) with this project's passes around it; conv_trial_cuda.h chooses.
 #include "ops/conv_bn_act.h"
 
-#include <cstdio>
-
 #include "cuda/conv_gemm.h"
 #include "cuda/conv_gemm_sm90a.h"
 #include "cuda/conv_gemm_weight_grad_sm90a.h"
