@@ -7,6 +7,7 @@
 #include "cuda/conv_gemm.h"
 #include "cuda/conv_gemm_sm90a.h"
 #include "cuda/conv_gemm_weight_grad_sm90a.h"
+#include "cuda/conv_thin.h"
 #include "ops/bn_act_cuda.h"
 #include "ops/channels_cuda.h"
 #include "ops/conv_trial_cuda.h"
@@ -33,7 +34,7 @@ struct KernelOf {
 
 struct ConvKernel {
   const char* name;
-  const char* in_one_launch;  // the name of its epilogue BatchNorm
+  const char* in_one_launch;  // the name of its epilogue BatchNorm, null where it has none
   bool (*runs_on)(int major, int minor);
   KernelOf<ConvGemmParams> product;
   KernelOf<ConvWeightGradParams> weight_gradient;
@@ -52,6 +53,9 @@ const ConvKernel kKernels[] = {
      {cuda::conv_gemm_weight_grad_sm90a_covers, cuda::conv_gemm_weight_grad_sm90a_workspace,
       cuda::conv_gemm_weight_grad_sm90a}},
 #endif
+    {"thin", nullptr, from_8_0,
+     {cuda::conv_thin_covers, cuda::conv_thin_workspace, cuda::conv_thin},
+     {cuda::conv_thin_weight_grad_covers, cuda::conv_thin_weight_grad_workspace, cuda::conv_thin_weight_grad}},
     {"sm80", "sm80_one_launch", from_8_0,
      {cuda::conv_gemm_covers, cuda::conv_gemm_workspace, cuda::conv_gemm},
      {cuda::conv_gemm_weight_grad_covers, cuda::conv_gemm_weight_grad_workspace, cuda::conv_gemm_weight_grad}},

@@ -79,7 +79,7 @@ class ConvProduct {
     }
   }
 
-  bool may_be(const char* kernel) const { return !kernel_.has_value() || *kernel_ == kernel; }
+  bool may_be(const char* kernel) const { return kernel && (!kernel_.has_value() || *kernel_ == kernel); }
 
   // candidates: those of the kernels that this may be; "aten", which comes last, steps in where the chosen one does not cover
   // this call (an image off its alignment, say)

@@ -15,6 +15,7 @@ from torch import nn
 
 from fastgan.architectures._config import check_options, option
 from fastgan.data.batch import Batch
+from fastgan.ops import _noise
 
 __all__ = ["Architecture", "Phase", "Stage", "option"]
 
@@ -126,7 +127,7 @@ class Architecture(nn.Module):
         if z_dim is None:
             raise NotImplementedError(f"{type(self).__name__} takes no noise (its Config has no z_dim)")
         like = next(self.parameters())
-        return torch.randn(n, z_dim, device=like.device, dtype=like.dtype)
+        return _noise.randn(n, z_dim, device=like.device, dtype=like.dtype)
 
     def noise(self, batch: Batch) -> torch.Tensor:
         """``batch.latent`` where present, else fresh noise for every item of the batch. Shape (N, z_dim)."""

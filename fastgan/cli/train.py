@@ -81,6 +81,8 @@ class TrainOptions:
     """transform what the discriminator sees, for few images: always, or as its overfitting asks for"""
     cuda_graph: bool = False
     """on CUDA: replay each update as one CUDA graph (not verified on hardware yet)"""
+    sync_bn: bool = True
+    """under torchrun: batch norm over the joint batch of all processes"""
     tensorboard: bool = False
     """also write records and sample grids to RUN/tensorboard, as `tensorboard --logdir` shows them"""
     dry_run: bool = False
@@ -142,11 +144,13 @@ def train(cls: type[Architecture], options: TrainOptions, model: dict[str, Any])
         deterministic=options.deterministic,
         augment=None if options.augment == "none" else options.augment,
         cuda_graph=options.cuda_graph,
+        sync_bn=options.sync_bn,
         dry_run=options.dry_run,
     )
-    _say_what_runs(trainer, data, out)
+    if trainer.processes.first:
+        _say_what_runs(trainer, data, out)
     trainer.fit()
-    if not options.dry_run:
+    if trainer.processes.first and not options.dry_run:
         _say_what_came_of_it(trainer, out)
     return trainer
 
@@ -222,7 +226,8 @@ def _say_what_runs(trainer: Trainer, data: ImageDataset, out: Path) -> None:
     kernels = "kernels" if _kernels_run(trainer) else "PyTorch reference"
     print(f"model    {trainer.architecture.name}, {parameters / 1e6:.2f} M parameters, {kernels} on {trainer.device}")
     print(f"data     {data.describe()}")
-    print(f"run      {out}, {trainer.steps} steps of {trainer.batches.batch_size} images", flush=True)
+    several = f", shared by {trainer.processes.world} processes" if trainer.processes.world > 1 else ""
+    print(f"run      {out}, {trainer.steps} steps of {trainer.batches.batch_size} images{several}", flush=True)
 
 
 def _kernels_run(trainer: Trainer) -> bool:

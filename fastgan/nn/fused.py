@@ -32,6 +32,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fastgan.nn import sync_bn
 from fastgan.ops import update_running_stats_
 from fastgan.ops._conv_bn_act import Geometry, conv_bn_act, takes_kernel
 from fastgan.ops._dispatch import current, transformed
@@ -212,6 +213,9 @@ class _Convolution(_Member):
         """The chain's output, running statistics updated; None where the plain modules have to do it."""
         activation = "none" if act is None else act._activation
         slope = getattr(act, "negative_slope", 0.0)
+        if bn is not None and (exchange := sync_bn.exchange_for(bn)) is not None:
+            z = self._chain_output(x, None, None)
+            return sync_bn.norm_act(bn, super().forward(x) if z is None else z, exchange, activation, slope)
         conv = geometry_of(self)
         tensors = (x, self.weight, self.bias, None, None, None, None)
         batch_statistics, eps = False, 0.0
@@ -246,18 +250,13 @@ class _PassThrough(_Member):
         return super().forward(input)
 
 
-class FusedBatchNorm2d(_PassThrough, nn.BatchNorm2d):
+class FusedBatchNorm2d(_PassThrough, sync_bn.SynchronisedNorm, nn.BatchNorm2d):
     """A BatchNorm2d whose work the convolution before it does."""
 
     def _update_running_stats(self, mean: torch.Tensor, invstd: torch.Tensor, count: int) -> None:
-        """The rules of torch.nn.BatchNorm2d: momentum None is a cumulative average, without a counter nothing moves."""
         if not self.track_running_stats:
             return
-        factor = 0.0 if self.momentum is None else self.momentum
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-            if self.momentum is None:
-                factor = 1.0 / float(self.num_batches_tracked)
+        factor = sync_bn.weight_of_batch(self)
         if self.running_mean is not None and self.running_var is not None:
             # .data: as torch's batch norm leaves the version alone, which has saved these for the backward pass of a
             # call that ran plain
@@ -314,7 +313,7 @@ def restore_module(module: nn.Module) -> None:
     plain = _PLAIN.get(type(module))
     if plain is not None:
         module.__class__ = plain
-        for name in ("__module__", "_armed", "_expected"):
+        for name in ("__module__", "_armed", "_expected", "_synchronised"):
             vars(module).pop(name, None)
 
 

@@ -17,7 +17,7 @@ from numbers import Real
 import torch
 from torch import nn
 
-from fastgan.ops import _piecewise_linear
+from fastgan.ops import _noise, _piecewise_linear
 from fastgan.ops._penalty_ops import interpolate, penalty
 
 __all__ = ["gradient_penalty"]
@@ -132,7 +132,7 @@ def _gradient_penalty(critic, real, fake, weight, target, one_sided, critic_args
             return _gradient_penalty(critic, real, fake, weight, target, one_sided, critic_args, epsilon, method)
     real, fake = real.detach(), fake.detach()
     if epsilon is None:
-        epsilon = torch.rand(len(real), device=real.device, dtype=real.dtype)
+        epsilon = _noise.rand(len(real), device=real.device, dtype=real.dtype)
     x_hat = interpolate(real, fake, epsilon.detach().reshape(-1))
     critic = _inner(critic)
     if method != "autograd":

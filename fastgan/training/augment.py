@@ -11,7 +11,7 @@ layers alone, and ``cuda_graph=True`` runs these phases eagerly and says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -33,6 +33,7 @@ class DiscriminatorAugment:
     """Puts ``augment`` before the discriminators of ``architecture``, and tells an adaptive one what they say of reals.
 
     ``batch``: the batch that training is at; a discriminator called on its ``image`` sees real pictures.
+    ``rows``: takes what is said of this process's samples to what is said of the joint batch's.
     """
 
     def __init__(self, architecture: Architecture, augment: str | nn.Module, device: torch.device) -> None:
@@ -51,6 +52,7 @@ class DiscriminatorAugment:
                 "overfitting, and ada follows that sign: use 'diffaugment'"
             )
         self.batch: Batch | None = None
+        self.rows: Callable[[torch.Tensor], torch.Tensor] = lambda said: said
         self._start = {name: value.clone() for name, value in self.module.state_dict().items()}
         self._real = False  # whether the discriminator is looking at reals
         self._observed = False  # whether it did so since training began
@@ -84,7 +86,7 @@ class DiscriminatorAugment:
 
     def _after(self, module: nn.Module, arguments: tuple, output: Any) -> None:
         if module.training and self._real:
-            self.module.observe(output if isinstance(output, torch.Tensor) else output[0])
+            self.module.observe(self.rows(output if isinstance(output, torch.Tensor) else output[0]))
             self._observed = True
 
     def check(self) -> None:

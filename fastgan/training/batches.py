@@ -11,8 +11,8 @@ What a data set offers:
     draws_random                   optional: False promises that batch(indices) draws no random numbers and may be
                                    called by another thread, which then reads ahead where training is on a GPU.
 A data set that draws from the global generators instead gets them seeded, by (seed, epoch, i) for an item and by (seed,
-position) for a batch: the same images come with any number of workers and after any resume, and training's own random
-numbers are not touched.
+position, rank) for a batch: the same images come with any number of workers and after any resume, and training's own
+random numbers are not touched.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class BatchStream:
 
     The last, incomplete batch of an epoch is dropped; a data set smaller than ``batch_size`` is one batch an epoch.
     ``num_classes``: labels lie below it; a wrong one is named before a GPU stops at it without a word.
+    ``rank``, ``world``: of several processes, each gives its own part of every batch, in the order of their ranks.
     ``position``: batches consumed since the run began; set it before the first ``next()`` to resume.
     ``place``: takes a dict of tensors on the CPU to a Batch on the device; may be exchanged for one that reuses memory.
     """
@@ -57,10 +58,17 @@ class BatchStream:
         device: torch.device | None = None,
         num_workers: int = 0,
         num_classes: int | None = None,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.size = _length(dataset)
         self.dataset = dataset
         self.batch_size = min(batch_size, self.size)
+        if self.batch_size % world:
+            raise ValueError(
+                f"batch_size is {self.batch_size}, the joint batch of {world} processes: take a multiple of {world}"
+            )
+        self._rank, self._world = rank, world
         self.seed = seed
         self.device = device or torch.device("cpu")
         self.num_workers = num_workers
@@ -99,8 +107,10 @@ class BatchStream:
         self._set_epoch(epoch)
         generator = torch.Generator().manual_seed(rng.mix(self.seed, epoch))
         order = torch.randperm(self.size, generator=generator)
+        part = self.batch_size // self._world
+        firsts = [i * self.batch_size + self._rank * part for i in range(self.batches_per_epoch)]
         keys = [
-            (epoch * self.batches_per_epoch + i, order[i * self.batch_size : (i + 1) * self.batch_size].tolist())
+            (epoch * self.batches_per_epoch + i, order[firsts[i] : firsts[i] + part].tolist())
             for i in range(done, self.batches_per_epoch)
         ]
         collated = self._collated(epoch)
@@ -121,7 +131,7 @@ class BatchStream:
         )
 
     def _collated(self, epoch: int) -> _Collated:
-        return _Collated(self.dataset, self.seed, epoch, self.num_classes)
+        return _Collated(self.dataset, self.seed, epoch, self.num_classes, self._rank)
 
     def _set_epoch(self, epoch: int) -> None:
         if hasattr(self.dataset, "set_epoch"):
@@ -168,9 +178,9 @@ def is_bytes(name: str, value: torch.Tensor) -> bool:
 class _Collated(torch.utils.data.Dataset):
     """A data set of whole batches: key (position, indices) to a dict of stacked tensors."""
 
-    def __init__(self, dataset: Any, seed: int, epoch: int, num_classes: int | None) -> None:
+    def __init__(self, dataset: Any, seed: int, epoch: int, num_classes: int | None, rank: int) -> None:
         self.dataset = dataset
-        self.seed = seed
+        self.seed = seed if rank == 0 else rng.mix(seed, rank)
         self.epoch_seed = rng.mix(seed, epoch, 1)
         self.num_classes = num_classes
         self.pure = _pure(dataset)

@@ -15,7 +15,7 @@ Weights, optimisers, averages and losses stay float32 (fastgan.losses reduces th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -54,15 +54,29 @@ class Precision:
             return nullcontext()
         return torch.autocast(self.device.type, getattr(torch, self.name))
 
-    def step(self, phase: str, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Backward and the optimiser's step; afterwards ``p.grad`` are the gradients of ``loss`` itself."""
+    def step(
+        self,
+        phase: str,
+        loss: torch.Tensor,
+        optimizer: torch.optim.Optimizer,
+        average: Callable[[], None] | None = None,
+    ) -> None:
+        """Backward and the optimiser's step; afterwards ``p.grad`` are the gradients of ``loss`` itself.
+
+        ``average``: of the gradients over several processes, between the two; before they are unscaled, so that all
+        processes see the same overflow.
+        """
         if self.name != "float16":
             loss.backward()
+            if average is not None:
+                average()
             optimizer.step()
             return
         scaler = self._scaler(phase)
         one = torch.ones((), device=self.device)
         scaler.scale(loss).backward()
+        if average is not None:
+            average()
         scaler.unscale_(optimizer)
         before = scaler.scale(one)
         scaler.step(optimizer)

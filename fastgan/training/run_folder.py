@@ -26,7 +26,7 @@ from fastgan.training.checkpoint import (
     write_checkpoint,
 )
 
-__all__ = ["EVALUATIONS", "RunFolder", "read_records"]
+__all__ = ["EVALUATIONS", "RunFolder", "flatten", "read_records"]
 
 log = logging.getLogger("fastgan")
 
@@ -165,7 +165,7 @@ class RunFolder:
             raise CheckpointError(f"{self.config_file} is no JSON ({error}): choose another folder") from error
 
     def _compare(self, recorded: Mapping[str, Any], asked: Mapping[str, Any], resume: str) -> None:
-        old, new = _flatten(recorded), _flatten(asked)
+        old, new = flatten(recorded), flatten(asked)
         environment = [
             f"{k.split('.', 1)[1]}: {old.get(k)} then, {v} now"
             for k, v in new.items()
@@ -250,12 +250,12 @@ def _step_of(line: bytes) -> float:
         return float("inf")
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} to {"a.b": 1}."""
     flat = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{key}."))
+            flat.update(flatten(value, f"{prefix}{key}."))
         else:
             flat[prefix + key] = value
     return flat

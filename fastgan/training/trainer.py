@@ -22,7 +22,7 @@ from torch import nn
 from fastgan.architectures.base import Architecture, Phase, Stage
 from fastgan.data.batch import Batch
 from fastgan.ops import _conv_choices
-from fastgan.training import graphs, rng
+from fastgan.training import distributed, graphs, rng
 from fastgan.training.augment import DiscriminatorAugment
 from fastgan.training.batches import BatchStream
 from fastgan.training.callbacks import BestMetric, Callback, Metric, MetricsFile, Progress, SampleGrid
@@ -34,7 +34,6 @@ from fastgan.training.options import (
     check_classes,
     check_count,
     check_stages,
-    choose_device,
     describe_architecture,
     describe_data,
     environment,
@@ -43,7 +42,7 @@ from fastgan.training.options import (
 )
 from fastgan.training.precision import Precision, choose_precision
 from fastgan.training.run_folder import RunFolder
-from fastgan.training.update import Updates, only, set_options
+from fastgan.training.update import only, set_options
 
 __all__ = ["Trainer", "TrainingDiverged"]
 
@@ -72,7 +71,7 @@ class Trainer:
     steps
         Length of the whole run, over all stages. A finished run is extended by asking for more.
     batch_size
-        Default: ``architecture.defaults["batch_size"]``.
+        Default: ``architecture.defaults["batch_size"]``. Of the joint batch where several processes train (torchrun).
     seed
         Of everything random in the run, 0 or more. The weights are the architecture's: seed torch before creating it.
     device
@@ -96,7 +95,7 @@ class Trainer:
         ``"auto"``: go on with the run in ``out``, if any; ``"must"``: there has to be one, and learning rates and
         precision may be others than its own; ``"never"``: there must not be one.
     callbacks
-        More of ``fastgan.training.callbacks.Callback``, called after the built-in ones.
+        More of ``fastgan.training.callbacks.Callback``, called after the built-in ones; all of them in rank 0 alone.
     skip_broken
         For ``data`` by name or path: leave out images that cannot be read, instead of refusing the data.
     precision
@@ -114,6 +113,8 @@ class Trainer:
         verified on hardware yet (benchmarks/graph_check.py does that).
     progress
         Show a progress bar (plain lines where the output is no terminal).
+    sync_bn
+        Where several processes train: BatchNorm over the joint batch instead of each process's part.
     dry_run
         ``fit()`` walks one step of every stage, prints what it found, writes nothing and puts the weights back.
 
@@ -126,6 +127,8 @@ class Trainer:
     TrainingDiverged
         From ``fit``: a loss, weight or gradient is NaN or infinite. Looked for at every record and checkpoint, so that
         no step waits for the device; what is not finite is never written over a checkpoint.
+    RankLost
+        From ``fit``: another process of the run is gone.
     """
 
     def __init__(
@@ -155,6 +158,7 @@ class Trainer:
         augment: str | nn.Module | None = None,
         cuda_graph: bool = False,
         progress: bool = True,
+        sync_bn: bool = True,
         dry_run: bool = False,
     ) -> None:
         if not isinstance(architecture, Architecture):
@@ -176,7 +180,8 @@ class Trainer:
         check_count("num_workers", num_workers, 0)
 
         self.architecture = architecture
-        self.device = choose_device(device)
+        self.processes = distributed.join(device)
+        self.device = self.processes.device
         self.steps = steps
         self.seed = seed
         self.resume = resume
@@ -187,6 +192,8 @@ class Trainer:
         self.dry_run = dry_run
         self.log_every = log_every
         self.checkpoint_every = checkpoint_every
+        if self.augment is not None:
+            self.augment.rows = self.processes.rows
         dataset = load_data(data, architecture, skip_broken)
         self.batches = BatchStream(
             dataset,
@@ -195,15 +202,19 @@ class Trainer:
             device=self.device,
             num_workers=num_workers,
             num_classes=check_classes(dataset, architecture),
+            rank=self.processes.rank,
+            world=self.processes.world,
         )
-        self.run = None if out is None or dry_run else RunFolder(out)
-        self.callbacks: list[Callback] = [
+        self._folder = None if out is None or dry_run else RunFolder(out)
+        self.run = self._folder if self.processes.first else None  # what writes
+        callbacks = [
             *([BestMetric(metric, metric_every)] if metric is not None else []),
             SampleGrid(sample_every),
             MetricsFile(),
             *([Progress()] if progress else []),
             *callbacks,
         ]
+        self.callbacks: list[Callback] = callbacks if self.processes.first else []
 
         architecture.to(self.device)
         if channels_last:
@@ -213,6 +224,10 @@ class Trainer:
 
             for network in architecture.children():
                 fuse_network(network)
+        if sync_bn and self.processes.world > 1:
+            from fastgan.nn.sync_bn import synchronise
+
+            synchronise(architecture)
         self.ema = ExponentialMovingAverage(architecture, ema_decay)
         self.config = {
             "architecture": describe_architecture(architecture),
@@ -232,8 +247,9 @@ class Trainer:
                 "deterministic": deterministic,
                 "cuda_graph": cuda_graph,
                 "augment": augment if augment is None or isinstance(augment, str) else repr(augment),
+                "sync_bn": sync_bn,
             },
-            "environment": environment(self.device),
+            "environment": {**environment(self.device), "processes": self.processes.world},
         }
 
         self._reset()
@@ -249,7 +265,7 @@ class Trainer:
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self._meter = Meter()
         self.precision = Precision(self._precision_name, self.device)
-        self.updates = Updates(self._meter, self.ema, self.precision)
+        self.updates = self.processes.updates(self._meter, self.ema, self.precision)
         self._images = 0  # since the last record
         self._clock = 0.0  # when the interval since the last record began
         self._last = False  # whether this is the run's last step
@@ -260,18 +276,22 @@ class Trainer:
     # -- the loop ------------------------------------------------------------------------------------------------------
     def fit(self) -> Architecture:
         """Train until ``steps``; returns the architecture (``averaged()`` gives its averaged generators)."""
+        seed = self.processes.seed(self.seed)
         augmented = self.augment.installed() if self.augment is not None else nullcontext()
         with (
-            rng.isolated(self.seed, self.device),
+            self.processes.supervised(self._where),
+            rng.isolated(seed, self.device),
             _training(self.architecture),
             _algorithms(self.deterministic),
             augmented,
         ):
+            averages = {f"average of {name}": tensor for name, tensor in self.ema.tensors.items()}
+            self.processes.begin(self._common(), {**self.architecture.state_dict(), **averages})
             if self.dry_run:
                 self._walk_once()
                 return self.architecture
             try:
-                state = self.run.open(self.config, self.resume) if self.run is not None else None
+                state = self._open() if self._folder is not None else None
                 self._reset()
                 if state is not None:
                     self._load(state)
@@ -284,19 +304,39 @@ class Trainer:
                     self.run.close()
         return self.architecture
 
+    def _open(self) -> dict[str, Any] | None:
+        """The state to go on from, which rank 0 reads."""
+        return self.processes.from_first(lambda: self._folder.open(self.config, self.resume))
+
+    def _common(self) -> dict[str, Any]:
+        """The options that every process has to be started with."""
+        data = {k: v for k, v in self.config["data"].items() if k not in ("description", "spec")}  # which hold paths
+        return {name: self.config[name] for name in ("architecture", "trainer")} | {"data": data}
+
+    def _where(self) -> str:
+        """The present step and what there is to go on from, for the message about a lost process."""
+        kept = "no checkpoint was written"
+        if self._saved_step is not None:
+            kept = f"{self._folder.checkpoint('last')} holds step {self._saved_step}; the same command goes on from it"
+        return f"in step {self.step + 1}; {kept}"
+
     def _train(self, stages: list[Stage], state: Mapping[str, Any] | None) -> None:
-        if self.cuda_graph:
+        if self.cuda_graph and self.processes.world > 1:
+            self.updates.report["all"] = "eager: several processes train, and no graph holds what they exchange"
+        elif self.cuda_graph:
             self.updates = graphs.make_updates(
                 self.architecture, self._meter, self.ema, self.precision, device=self.device
             )
         with self.updates.session(self.batches):
-            for callback in self.callbacks:
-                callback.on_start(self)
+            with self.processes.by_itself():
+                for callback in self.callbacks:
+                    callback.on_start(self)
             try:
                 self._walk(stages, state)
             finally:
-                for callback in self.callbacks:
-                    callback.on_end(self)
+                with self.processes.by_itself():
+                    for callback in self.callbacks:
+                        callback.on_end(self)
 
     def _walk(self, stages: list[Stage], state: Mapping[str, Any] | None) -> None:
         """All stages, from where ``state`` is (None: from the beginning)."""
@@ -310,7 +350,7 @@ class Trainer:
             self._make_optimizers(stage)
             if state is not None:
                 self._load_optimizers(state)
-                rng.set_state(state["rng"], self.device)  # last of all: what came before may have drawn numbers
+                self.processes.load_rng(state)  # last of all: what came before may have drawn numbers
                 state = None
             self.updates.begin(stage, self.optimizers)
             while self.step < total and (stage.steps is None or self.stage_step < stage.steps):
@@ -348,7 +388,7 @@ class Trainer:
         if not self._checked:
             check_batch(batch, self.architecture)
             self._checked = True
-        self._images += len(batch)
+        self._images += len(batch) * self.processes.world
         return batch
 
     def _make_optimizers(self, stage: Stage) -> None:
@@ -357,19 +397,19 @@ class Trainer:
     def _walk_once(self) -> None:
         """The dry run: one step of every stage, then everything as it was."""
         before = copy.deepcopy((self.architecture.state_dict(), self.ema.state_dict()))
-        batches = f"{self.batches.size} items, {self.batches.batches_per_epoch} batches an epoch"
-        print(f"{name_of(self.architecture)}: {batches}")
+        say, name = print if self.processes.first else lambda text: None, name_of(self.architecture)
+        say(f"{name}: {self.batches.size} items, {self.batches.batches_per_epoch} batches an epoch")
         for stage in check_stages(self.architecture):
             self.stage_step = 0
             self._make_optimizers(stage)
             started = time.perf_counter()
             self._train_step(stage)
             losses = self._losses()
-            print(f"stage {stage.name}: one step took {time.perf_counter() - started:.3f} s on {self.device}")
+            say(f"stage {stage.name}: one step took {time.perf_counter() - started:.3f} s on {self.device}")
             for phase in stage.phases:
                 count = sum(parameter.numel() for parameter in phase.parameters)
                 values = "  ".join(f"{k} {v:.4g}" for k, v in losses.items() if k.startswith(f"{phase.name}/"))
-                print(f"  phase {phase.name}: {count:,} parameters, {phase.repeats(0)} updates a step  {values}")
+                say(f"  phase {phase.name}: {count:,} parameters, {phase.repeats(0)} updates a step  {values}")
         self.architecture.load_state_dict(before[0])
         self.ema.load_state_dict(before[1])
         self.architecture.zero_grad(set_to_none=True)
@@ -404,26 +444,27 @@ class Trainer:
                 record |= self.augment.record()
             self._images = 0
         started = time.perf_counter()
-        for callback in self.callbacks:
-            record.update(callback.on_step(self) or {})
-        if record:
-            record = {"step": self.step, "stage": stage.name, "epoch": round(self.batches.epoch, 6), **record}
+        with self.processes.by_itself():
             for callback in self.callbacks:
-                callback.on_record(self, record)
-        if self.run is not None and self.due(self.checkpoint_every):
+                record.update(callback.on_step(self) or {})
+            if record:
+                record = {"step": self.step, "stage": stage.name, "epoch": round(self.batches.epoch, 6), **record}
+                for callback in self.callbacks:
+                    callback.on_record(self, record)
+        if self._folder is not None and self.due(self.checkpoint_every):
             self.save()
         self._clock = time.perf_counter() if logged else self._clock + time.perf_counter() - started
 
     def _losses(self) -> dict[str, float]:
         """Means since the last record, by "phase/loss"; begins a new interval."""
-        self._stop_unless_finite()
-        losses = self._meter.means()
+        losses = self.processes.mean(self._meter.means())
+        self._stop_unless_finite(losses)
         self._meter.reset()
         return losses
 
-    def _stop_unless_finite(self) -> None:
+    def _stop_unless_finite(self, losses: Mapping[str, float]) -> None:
         """Raise TrainingDiverged at a loss, weight or optimiser's state that is not finite; waits for the device."""
-        for name, value in self._meter.means().items():
+        for name, value in losses.items():
             if not math.isfinite(value):
                 self._stop(f"loss {name!r} is {value}")
         for phase in self.precision.exhausted():
@@ -448,8 +489,8 @@ class Trainer:
             kept = "no checkpoint was written: begin anew with a smaller learning rate"
         else:
             kept = (
-                f"{self.run.checkpoint('last')} holds step {self._saved_step}, the last good state: go on from it with "
-                "resume='must' and a smaller learning rate"
+                f"{self._folder.checkpoint('last')} holds step {self._saved_step}, the last good state: go on from it "
+                "with resume='must' and a smaller learning rate"
             )
         if self.precision.name != "float32":
             kept += ", or precision='float32'"
@@ -457,9 +498,16 @@ class Trainer:
 
     # -- state ---------------------------------------------------------------------------------------------------------
     def save(self) -> None:
-        """Write the checkpoint that a run goes on from."""
-        self._stop_unless_finite()
-        state = {
+        """Write the checkpoint that a run goes on from; all processes call it, rank 0 writes."""
+        self._stop_unless_finite(self.processes.mean(self._meter.means()))
+        own = self.processes.state(self.architecture, self._meter)
+        if self.run is not None:
+            self.run.save("last", self._state(own))
+        self._saved_step = self.step
+
+    def _state(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """What a checkpoint holds; ``own``: the generators, and what is each process's own."""
+        return {
             **self._networks(),
             "stage": self.stage_number,
             "stage_step": self.stage_step,
@@ -467,18 +515,16 @@ class Trainer:
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "meter": self._meter.state_dict(),
             "precision": self.precision.state_dict(),
-            "rng": rng.get_state(self.device),
+            **own,
             "augment": self.augment.state_dict() if self.augment is not None else None,
             "callbacks": {name: callback.state_dict() for name, callback in self._named_callbacks()},
             "convolution_choices": _conv_choices.state(self.device),
         }
-        self.run.save("last", state)
-        self._saved_step = self.step
 
     def save_best(self, metric: str, value: float) -> None:
         """Write the networks as the best so far; nothing where the run is in memory."""
         if self.run is not None:
-            self._stop_unless_finite()
+            self._stop_unless_finite(self._meter.means())
             self.run.save("best", {**self._networks(), "metric": {"name": metric, "value": value}})
 
     def _networks(self) -> dict[str, Any]:
@@ -486,14 +532,15 @@ class Trainer:
         return {"config": self.config, "step": self.step, "model": self.architecture.state_dict(), "ema": ema}
 
     def _load(self, state: Mapping[str, Any]) -> None:
-        load_networks(self.architecture, state["model"], self.run.path)
+        load_networks(self.architecture, state["model"], self._folder.path)
         if set(state["ema"]["tensors"]) != set(self.ema.tensors):
-            raise CheckpointError(f"{self.run.path} averages other generators than {self.architecture.generators}")
+            raise CheckpointError(f"{self._folder.path} averages other generators than {self.architecture.generators}")
         self.ema.load_state_dict(state["ema"])
         self.step = self._saved_step = self._finite_step = state["step"]
         self.stage_number, self.stage_step = state["stage"], state["stage_step"]
         self.batches.position = state["position"]
         self._meter.load_state_dict(state["meter"], self.device)
+        self.processes.load(state, self.architecture, self._meter)
         self.precision.load_state_dict(state["precision"])
         _conv_choices.load_state(state.get("convolution_choices", {}), self.device)
         if self.augment is not None:
@@ -510,8 +557,8 @@ class Trainer:
                 optimizer.load_state_dict(graphs.uncaptured(state["optimizers"][name], optimizer))
             except (KeyError, ValueError) as error:
                 raise CheckpointError(
-                    f"{self.run.path}: the state of phase {name!r}'s optimiser does not fit ({error}): the code of the "
-                    "architecture changed since; go on with the code of then, or begin anew in another folder"
+                    f"{self._folder.path}: the state of phase {name!r}'s optimiser does not fit ({error}): the code of "
+                    "the architecture changed since; go on with the code of then, or begin anew in another folder"
                 ) from error
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 if other_rates and rate is not None:

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
 import torch
 from torch import nn
@@ -48,13 +49,23 @@ class Updates:
 
 
 def update(
-    phase: Phase, optimizer: torch.optim.Optimizer, batch: Batch, step: int, meter: Meter, precision: Precision
+    phase: Phase,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    step: int,
+    meter: Meter,
+    precision: Precision,
+    average: Callable[[list[nn.Parameter]], None] | None = None,
 ) -> list[str]:
-    """One update; adds the loss terms to ``meter``'s sums and returns their names there."""
+    """One update; adds the loss terms to ``meter``'s sums and returns their names there.
+
+    ``average``: what replaces the gradients by their means over the processes of the run, where there are several.
+    """
     optimizer.zero_grad(set_to_none=True)
     with precision.autocast():
         terms = phase.loss(batch, step)
-    precision.step(phase.name, total(terms, phase.name), optimizer)
+    averaged = None if average is None else partial(average, phase.parameters)
+    precision.step(phase.name, total(terms, phase.name), optimizer, averaged)
     if phase.after is not None:
         with torch.no_grad():
             phase.after(step)

@@ -20,7 +20,8 @@ int64_t size_of_params(int which) {
   const int64_t sizes[] = {sizeof(BnStatsParams),           sizeof(BnActParams),       sizeof(BnActBackwardReduceParams),
                            sizeof(BnActBackwardElemtParams), sizeof(ClipWeightsParams), sizeof(RmspropClipParams),
                            sizeof(InterpolateParams),        sizeof(PenaltyParams),     sizeof(LeakyMaskMulParams),
-                           sizeof(InverseStdParams),         sizeof(ConvGemmParams),    sizeof(ConvWeightGradParams)};
+                           sizeof(InverseStdParams),         sizeof(ConvGemmParams),    sizeof(ConvWeightGradParams),
+                           sizeof(ConvGemmParams),          sizeof(ConvWeightGradParams)};
   return sizes[which];
 }
 

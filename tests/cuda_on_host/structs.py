@@ -130,6 +130,8 @@ PARAMS = {  # in the order of size_of_params in kernels.cpp
     "inverse_std": InverseStdParams,
     "conv_gemm": ConvGemmParams,
     "conv_gemm_weight_grad": ConvWeightGradParams,
+    "conv_thin": ConvGemmParams,
+    "conv_thin_weight_grad": ConvWeightGradParams,
 }
 
 

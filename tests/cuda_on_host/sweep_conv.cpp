@@ -1,4 +1,5 @@
-// sweep.cpp for the convolutions: ragged and aligned channels, odd sizes, tiles of every size, splits of K.
+// sweep.cpp for the convolutions: ragged and aligned channels, odd sizes, tiles of every size, splits of K;
+// fine images of 3 channels by the kernels for those.
 #include "conv_kernels.cpp"
 #include "conv_sm90a.cpp"
 #include "sweep.h"
@@ -23,10 +24,12 @@ void convolutions(DType dtype, bool tf32, int64_t n, int64_t coarse, int64_t fin
                      epilogue, mean, var, invstd, 1e-5f, {mean, invstd, gamma, beta, DType::Float32},
                      Activation::LeakyRelu, 0.2f, nullptr};
     if (!conv_gemm_covers(p)) p.epilogue = ConvEpilogue::Statistics;
-    check("conv_gemm", run_conv_gemm(p));
+    if (!conv_thin_covers(p)) check("conv_gemm", run_conv_gemm(p));
+    else check("conv_thin", run_conv_thin(p));
   }
-  check("conv_gemm_weight_grad",
-        run_conv_gemm_weight_grad({shape, dtype, tf32, small, large, grad, Layout::ChannelsFirst, nullptr}));
+  const ConvWeightGradParams p{shape, dtype, tf32, small, large, grad, Layout::ChannelsFirst, nullptr};
+  if (!conv_thin_weight_grad_covers(p)) check("conv_gemm_weight_grad", run_conv_gemm_weight_grad(p));
+  else check("conv_thin_weight_grad", run_conv_thin_weight_grad(p));
 }
 
 // The same on sm_90a; `side` of the coarse image, no padding, a stride as large as the kernel.
@@ -61,6 +64,10 @@ int main() {
     convolutions(dtype, tf32, 1, 5, 7, 5, ConvEpilogue::Statistics, 1);
     if (dtype == DType::Float16) return;  // as BFloat16
     convolutions(dtype, tf32, 1, 72, 8, 4, ConvEpilogue::Normalise, 0);
+    if (dtype != DType::Float32 || tf32) {
+      convolutions(dtype, tf32, 2, 40, 3, 26, ConvEpilogue::Normalise, 0);
+      convolutions(dtype, tf32, 1, 5, 3, 7, ConvEpilogue::Normalise, 1);
+    }
     if (dtype == DType::BFloat16) convolutions(dtype, tf32, 2, 8, 72, 18, ConvEpilogue::BatchNorm, 0);
   };
   of_math(DType::Float32, false);

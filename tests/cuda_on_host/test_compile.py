@@ -22,10 +22,12 @@ ARCHITECTURES_OF_PRODUCTS = ["80", "90"]  # the matrix products on tensor cores,
 MAX_REGISTERS = 96
 # Of the matrix products on tensor cores: 512 threads fit a multiprocessor, so that some multiply while others wait.
 MAX_REGISTERS_OF_PRODUCTS, PRODUCT = 128, "BlockGemm"
+# Of those bound by memory: all of 4 blocks of 128 threads, 2 of 320, or one of 256 on a multiprocessor.
+MAX_REGISTERS_OF_THIN = {"thin_down": 128, "thin_up": 96, "thin_weight_grad": 168}
 MAX_REGISTERS_SM90A = 168  # one block of 288 threads a multiprocessor, with room for 384
 SM90A_UNITS = sorted((CSRC / "cuda").glob("*_sm90a.cu"))  # compiled for that architecture alone
 SOURCES = [source for source in sorted((CSRC / "cuda").glob("*.cu")) if source not in SM90A_UNITS]
-PRODUCTS = [source for source in SOURCES if source.name.startswith("conv_gemm")]
+PRODUCTS = [source for source in SOURCES if source.name.startswith("conv_")]
 
 
 class Compiled(NamedTuple):
@@ -95,6 +97,7 @@ def test_no_kernel_spills_or_takes_too_many_registers(passes, products, architec
         stack, stores, loads, registers = map(int, numbers)
         assert (stack, stores, loads) == (0, 0, 0), f"{name} spills"
         allowed = MAX_REGISTERS_OF_PRODUCTS if PRODUCT in name else MAX_REGISTERS
+        allowed = next((most for thin, most in MAX_REGISTERS_OF_THIN.items() if thin in name), allowed)
         assert registers <= allowed, f"{name} uses {registers} registers"
 
 
@@ -114,15 +117,22 @@ def disassemble():
     return run
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES_OF_PRODUCTS)
-def test_products_multiply_as_they_should_and_copy_16_bytes_at_once(products, disassemble, architecture):
-    sass = disassemble(f"-arch=sm_{architecture}", products.object_file)
-    kernels = [part for part in sass.split("Function : ")[1:] if PRODUCT in part.partition("\n")[0]]
+def kernels_in(sass: str) -> dict[str, str]:
+    """The instructions of every kernel by its name."""
+    return dict(part.split("\n", 1) for part in sass.split("Function : ")[1:])
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES_OF_PRODUCTS)
+def product_kernels(request, products, disassemble) -> dict[str, str]:
+    return kernels_in(disassemble(f"-arch=sm_{request.param}", products.object_file))
+
+
+def test_products_multiply_as_they_should_and_copy_16_bytes_at_once(product_kernels):
+    kernels = {name: sass for name, sass in product_kernels.items() if PRODUCT in name}
     assert len(kernels) == 4 * (3 * 2 + 2), "maths x (tiles x directions + tiles of the weight gradient)"
-    for kernel in kernels:
-        name = kernel.partition("\n")[0]
+    for name, kernel in kernels.items():
         if "MultiplyAdd" in name:
-            assert_little_but_multiply_adds(kernel)
+            assert_little_but_multiply_adds(name, kernel)
         else:
             instruction = "HMMA.1688.F32.TF32" if "TensorCoresIf" in name else "HMMA.16816.F32"
             assert kernel.count(instruction) >= 8, f"{name} is not on tensor cores"
@@ -130,9 +140,8 @@ def test_products_multiply_as_they_should_and_copy_16_bytes_at_once(products, di
         assert not re.search(r"\b(LDL|STL)\b", kernel), f"{name} keeps registers in memory"
 
 
-def assert_little_but_multiply_adds(kernel: str) -> None:
+def assert_little_but_multiply_adds(name: str, code: str) -> None:
     """A thread of 8 x 8 sums loads 16 chunks for 256 of them, of 4 x 8 sums 12 for 128; that and addresses."""
-    name, _, code = kernel.partition("\n")
     instructions = [
         (int(address, 16), operation, target and int(target, 16))
         for address, operation, target in re.findall(
@@ -147,6 +156,21 @@ def assert_little_but_multiply_adds(kernel: str) -> None:
     loop = min((loop for loop in loops if loop.count("FFMA") >= 128), key=len)
     assert loop.count("FFMA") >= 10 * loop.count("LDS"), name
     assert loop.count("FFMA") >= 0.8 * len(loop), name
+
+
+def test_thin_products_run_on_tensor_cores_and_move_16_bytes_at_once(product_kernels):
+    for thin, moves in (
+        ("thin_down", "STG.E.128"),
+        ("thin_up", "LDG.E.128"),
+        ("thin_weight_grad", "LDGSTS.E.BYPASS.128"),
+    ):
+        kernels = {name: sass for name, sass in product_kernels.items() if thin in name}
+        assert len(kernels) == (6 if thin == "thin_up" else 3)
+        for name, kernel in kernels.items():
+            instruction = "HMMA.1688.F32.TF32" if "kernelIf" in name else "HMMA.16816.F32"
+            assert kernel.count(instruction) >= 8, f"{name} is not on tensor cores"
+            assert moves in kernel, f"{name} does not move 16 bytes at once"
+            assert not re.search(r"\b(LDL|STL)\b", kernel), f"{name} keeps registers in memory"
 
 
 def test_sm90a_kernels_do_not_spill_and_their_wgmma_overlap(sm90a):

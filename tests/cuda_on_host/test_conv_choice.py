@@ -8,13 +8,14 @@ from numerics import SUM_ULPS, assert_within_oracle
 
 import fastgan.ops
 
-KERNELS = ["sm80", "sm80_one_launch", "sm90a", "sm90a_one_launch", "matmul", "aten"]
+KERNELS = ["thin", "sm80", "sm80_one_launch", "sm90a", "sm90a_one_launch", "matmul", "aten"]
 LAYER = {"stride": 2, "padding": 1}
 ENDS = {"stride": 1, "padding": 0}
 
 
-def layer(transposed: bool, ends: bool, dtype: torch.dtype, bias: bool = False, small: bool = False):
-    """(x, weight, bias, gamma, beta, running_mean, running_var, geometry), channels_last: inner layers and 1x1 ends.
+def layer(transposed: bool, where: str, dtype: torch.dtype, bias: bool = False, small: bool = False):
+    """(x, weight, bias, gamma, beta, running_mean, running_var, geometry), channels_last; `where`: an
+    "inner" layer, the "1x1" end or the "rgb" end of a network.
 
     Small ones for trials, which run every candidate 24 times.
     """
@@ -23,7 +24,9 @@ def layer(transposed: bool, ends: bool, dtype: torch.dtype, bias: bool = False, 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator)
 
-    c_in, c_out = (8, 8) if small else (16, 24)
+    coarse, fine = (8, 8) if small else (16, 3 if where == "rgb" else 24)
+    c_in, c_out = (coarse, fine) if transposed else (fine, coarse)
+    ends = where == "1x1"
     size = (1 if transposed else 4) if ends else 2 if small else 6
     x = normal(5, c_in, size, size).to(dtype, memory_format=torch.channels_last)
     weight = normal(*((c_in, c_out) if transposed else (c_out, c_in)), 4, 4) / 8
@@ -67,14 +70,14 @@ def reference(transposed, tensors, geometry, norm, training, activation, grad_y,
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("ends", [False, True], ids=["inner", "ends"])
+@pytest.mark.parametrize("where", ["inner", "1x1", "rgb"])
 @pytest.mark.parametrize("transposed", [True, False], ids=["transposed", "conv"])
 @pytest.mark.parametrize("mode", ["train", "eval", "bias and activation"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-def test_each_implementation(ops, device, kernel, transposed, ends, mode, dtype):
+def test_each_implementation(ops, device, kernel, transposed, where, mode, dtype):
     """Where it does not cover a call, it is ATen that runs: which calls those are is the next test's business."""
     device.plan(kernel)
-    *tensors, geometry = layer(transposed, ends, dtype, bias=mode == "bias and activation")
+    *tensors, geometry = layer(transposed, where, dtype, bias=mode == "bias and activation")
     norm, training = mode != "bias and activation", mode == "train"
     arguments = (transposed, tensors, geometry, norm, training, "leaky_relu")
     y, z, mean, invstd, grad_y, grads = run(ops, *arguments)
@@ -99,7 +102,7 @@ KEY = "conv_transpose2d {}, bfloat16, x 5x8x2x2 nhwc, weight 8x8x4x4 nhwc, strid
 
 
 def test_the_fastest_is_chosen_once_and_for_all(ops, device):
-    *tensors, geometry = layer(True, False, torch.bfloat16, small=True)
+    *tensors, geometry = layer(True, "inner", torch.bfloat16, small=True)
     arguments = (True, tensors, geometry, True, True, "relu")
     products = ("batch_norm", "input_gradient", "weight_gradient")
     assert [device.chosen(KEY.format(p)) for p in products] == ["", "", ""]
@@ -125,7 +128,7 @@ def test_the_fastest_is_chosen_once_and_for_all(ops, device):
 
 def test_a_device_that_runs_no_kernel_makes_no_trial(ops, device):
     device.set(7, 5)
-    *tensors, geometry = layer(False, False, torch.bfloat16, small=True)
+    *tensors, geometry = layer(False, "inner", torch.bfloat16, small=True)
     tensors[0] = tensors[0][:3]
     run(ops, False, tensors, geometry, True, True, "relu")
     key = "conv2d batch_norm, bfloat16, x 3x8x2x2 nhwc, weight 8x8x4x4 nhwc, stride 2x2, padding 1x1"

@@ -125,7 +125,7 @@ def convolve(case: Case, direction: int, math: str, x, weight, bias) -> tuple[to
     return conv(x, weight) + bias, conv(x.abs(), weight.abs()) + bias.abs()
 
 
-def run(kernels, case: Case, direction: int, math: str, layout: str, epilogue: int = STORE, aligned=True, **fields):
+def run(kernels, case, direction: int, math: str, layout: str, epilogue=STORE, aligned=True, op="conv_gemm", **fields):
     """(out, x, weight, bias)."""
     dtype = TYPES[math]
     inputs, outputs = case.images(direction)
@@ -134,7 +134,7 @@ def run(kernels, case: Case, direction: int, math: str, layout: str, epilogue: i
     bias = random_tensor((outputs[1],), dtype, 3)
     out = Guarded(torch.Size(outputs).numel(), dtype, aligned)
     kernels.call(
-        "conv_gemm", shape=case.shape(), direction=direction, **fields_of(math), x=x, weight=weight,
+        op, shape=case.shape(), direction=direction, **fields_of(math), x=x, weight=weight,
         weight_layout=LAYOUTS[layout], bias=bias, out=out.tensor, epilogue=epilogue, **fields,
     )  # fmt: skip
     return view_image(out.check(), outputs), x, weight, bias
@@ -210,21 +210,21 @@ def test_images_off_their_alignment(host_kernels, any_order, math, direction):
     check_convolution(host_kernels, CASES[1], direction, math, "channels_last", aligned=False)
 
 
-def gradient_of_weight(kernels, case, math, layout):
+def gradient_of_weight(kernels, case, math, layout, aligned=True, op="conv_gemm_weight_grad"):
     """(grad_weight, coarse, fine)."""
     dtype = TYPES[math]
-    coarse, fine = (random_image(shape, dtype, seed) for seed, shape in enumerate(case.images(UP)))
+    coarse, fine = (random_image(shape, dtype, seed, aligned=aligned) for seed, shape in enumerate(case.images(UP)))
     grad = random_weight(case, dtype, layout)
     memory = Guarded(grad.numel(), dtype)
     kernels.call(
-        "conv_gemm_weight_grad", shape=case.shape(), **fields_of(math), coarse=coarse, fine=fine,
+        op, shape=case.shape(), **fields_of(math), coarse=coarse, fine=fine,
         grad_weight=memory.tensor, weight_layout=LAYOUTS[layout],
     )  # fmt: skip
     return memory.check().as_strided(grad.shape, grad.stride()), coarse, fine
 
 
-def check_weight_gradient(kernels, case, math, layout) -> None:
-    result, coarse, fine = gradient_of_weight(kernels, case, math, layout)
+def check_weight_gradient(kernels, case, math, layout, **options) -> None:
+    result, coarse, fine = gradient_of_weight(kernels, case, math, layout, **options)
 
     def gradient(coarse, fine):
         sizes = dict(weight_size=result.shape, stride=case.stride, padding=case.padding)
@@ -277,7 +277,10 @@ def test_statistics(host_kernels, any_order, case, math, direction):
 )
 @maths
 def test_normalise(host_kernels, any_order, direction_case, math, activation):
-    direction, case = direction_case
+    check_normalise(host_kernels, *direction_case, math, activation)
+
+
+def check_normalise(kernels, direction, case, math, activation, **options) -> None:
     dtype = TYPES[math]
     c = case.images(direction)[1][1]
     vectors = {
@@ -288,8 +291,8 @@ def test_normalise(host_kernels, any_order, direction_case, math, activation):
     }
     channels = BnChannels(**{k: v.data_ptr() for k, v in vectors.items()}, affine_dtype=DTYPES[dtype])
     y, *inputs = run(
-        host_kernels, case, direction, math, "contiguous", NORMALISE, channels=channels,
-        activation=ACTIVATIONS[activation], negative_slope=SLOPE,
+        kernels, case, direction, math, "contiguous", NORMALISE, channels=channels,
+        activation=ACTIVATIONS[activation], negative_slope=SLOPE, **options,
     )  # fmt: skip
     z, magnitude = convolve(case, direction, math, *inputs)
     mean, invstd, gamma, beta = (v.double().view(1, -1, 1, 1) for v in vectors.values())
@@ -335,21 +338,18 @@ def test_batch_norm_in_one_launch(host_kernels, any_order, direction_case, math)
 
 
 def test_batch_norm_in_one_launch_needs_all_blocks_at_once(host_kernels):
-    case, (_, fields) = CASES[2], statistics_fields(CASES[2].fine)
-    vectors = {name: fields[name].data_ptr() for name in ("mean", "var", "invstd")}
-
-    def covers(case=case, **more):
-        return host_kernels.covers("conv_gemm", shape=case.shape(), **fields_of("tf32"), epilogue=BATCH_NORM, **more)
+    def covers(case=CASES[2]):
+        return host_kernels.covers("conv_gemm", shape=case.shape(), **fields_of("tf32"), epilogue=BATCH_NORM)
 
     blocks = 2 * 4 * 1  # of 128 channels, phases, of 128 pixels
     try:
         host_kernels.set_resident_blocks(blocks)
-        assert covers(**vectors) and not covers()
+        assert covers()
         host_kernels.set_resident_blocks(blocks - 1)
-        assert not covers(**vectors)
+        assert not covers()
     finally:
         host_kernels.set_resident_blocks(32)
-    assert not covers(CASES[7], **vectors), "split over K"
+    assert not covers(CASES[7]), "split over K"
 
 
 @pytest.mark.parametrize("math", ["float32", "tf32", "bfloat16"])
