@@ -47,7 +47,8 @@ p { margin: 4px 0; overflow-wrap: anywhere; }
 .cards + .card { margin-top: 12px; }
 .facts { display: grid; gap: 12px; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); margin-top: 16px; }
 .card { background: var(--card); border: 1px solid var(--edge); border-radius: 8px; padding: 12px; min-width: 0; }
-.fact b { display: block; font-size: 1.25rem; overflow-wrap: anywhere; }
+.fact { overflow-wrap: anywhere; }
+.fact b { display: block; font-size: 1.25rem; }
 .warnings { background: var(--warn-back); color: var(--warn); border-radius: 8px; padding: 10px 14px; margin-top: 16px;
   overflow-wrap: anywhere; }
 .warnings ul { margin: 0; padding-left: 20px; }
