@@ -243,4 +243,4 @@ def _say_what_came_of_it(trainer: Trainer, out: Path) -> None:
     if grids:
         print(f"samples  {grids[-1]}")
     print(f"metrics  {out / 'metrics.jsonl'}")
-    print(f"next     fastgan sample {out}")
+    print(f"next     fastgan sample {out}, fastgan report {out}")

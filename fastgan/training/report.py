@@ -47,7 +47,8 @@ p { margin: 4px 0; overflow-wrap: anywhere; }
 .cards + .card { margin-top: 12px; }
 .facts { display: grid; gap: 12px; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); margin-top: 16px; }
 .card { background: var(--card); border: 1px solid var(--edge); border-radius: 8px; padding: 12px; min-width: 0; }
-.fact b { display: block; font-size: 1.25rem; overflow-wrap: anywhere; }
+.fact { overflow-wrap: anywhere; }
+.fact b { display: block; font-size: 1.25rem; }
 .warnings { background: var(--warn-back); color: var(--warn); border-radius: 8px; padding: 10px 14px; margin-top: 16px;
   overflow-wrap: anywhere; }
 .warnings ul { margin: 0; padding-left: 20px; }
@@ -57,7 +58,8 @@ th, td { text-align: left; padding: 6px 12px; border-bottom: 1px solid var(--edg
 th { font-weight: 600; white-space: nowrap; }
 tr:last-child > * { border-bottom: 0; }
 .wide td { white-space: nowrap; }
-.low { align-items: start; }
+.columns { columns: 340px; column-gap: 12px; }
+.columns .card { break-inside: avoid; margin-bottom: 12px; }
 .options th { width: 1%; font-weight: 400; color: var(--dim); }
 .options th { padding-left: 0; }
 .options td { overflow-wrap: anywhere; }
@@ -361,7 +363,7 @@ def _options(config: Mapping[str, Any]) -> str:
     for part, values in config.items():
         rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(_text(v))}</td></tr>" for k, v in _flat(values))
         cards.append(f'<div class="card"><h3>{escape(part)}</h3><table class="options">{rows}</table></div>')
-    return f'<div class="cards low">{"".join(cards)}</div>' if cards else ""
+    return f'<div class="columns">{"".join(cards)}</div>' if cards else ""
 
 
 def _flat(values: Any) -> Iterable[tuple[str, Any]]:

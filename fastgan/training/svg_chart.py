@@ -16,7 +16,7 @@ __all__ = ["COLOURS", "line_chart"]
 
 COLOURS = 6  # after so many lines the colours begin anew
 WIDTH, HEIGHT = 440, 220
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 18, 24
+LEFT, RIGHT, TOP, BOTTOM = 46, 16, 18, 24
 MOST_POINTS = 400  # of a line; more are drawn by the extremes of neighbours
 MARKED = 40  # up to so many points are marked, with their values as tooltips
 LOG_FROM = 30.0  # a ratio of largest and smallest value from which on the axis is logarithmic
