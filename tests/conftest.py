@@ -29,7 +29,7 @@ def fixed_seeds() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread(request):
     """In folders of tiny tensors: threads that wait for each other on a busy machine are most of such a test's time."""
     threads = torch.get_num_threads()
