@@ -87,8 +87,9 @@ class ClassifierFeatures(FeatureNet):
 def train_classifier(
     dataset: ImageDataset, *, epochs: int = 5, batch_size: int = 128, lr: float = 3e-3, seed: int = 0
 ) -> ClassifierFeatures:
-    """Train on a labelled data set: Adam, the learning rate falling to 0 along a cosine. Torch's generators are kept. The
-    same seed gives the same net on one machine, with as many threads.
+    """Train on a labelled data set: Adam, the learning rate falling to 0 along a cosine. Torch's generators are kept.
+
+    The same seed gives the same net on one machine with as many threads.
 
     Raises:
         ValueError: the data set has no labels, or too few images for one batch.
