@@ -69,12 +69,15 @@ class RunMetric:
 class CollapseWatch(Callback):
     """Looks for a collapse every so many steps, records what it measures, and warns in one sentence when one begins.
 
-    The averaged generator is watched, like everywhere: it is what will be kept. The same noise is drawn each time.
+    Every generator begins with samples that are all alike: until they were diverse once, that is worth a warning at
+    the last step alone. The averaged generator is watched, like everywhere: it is what will be kept. The same noise is
+    drawn each time.
     """
 
     def __init__(self, detector: CollapseDetector, dataset: Any, every: int | None) -> None:
         self.detector, self.dataset, self.every = detector, dataset, every
         self.report: CollapseReport | None = None
+        self._diverse = False  # whether samples were at the last look
 
     def on_step(self, trainer: Trainer) -> Mapping[str, Any] | None:
         if not trainer.due(self.every):
@@ -83,10 +86,17 @@ class CollapseWatch(Callback):
             images = sampler(architecture, self.dataset)(self.detector.n)
         if not images.isfinite().all():
             return None  # the trainer stops at the next look at the weights, with a better sentence
-        before, self.report = self.report, self.detector(images)
-        if self.report.collapsed and not (before and before.collapsed):
+        self.report = self.detector(images)
+        if self.report.collapsed and (self._diverse or trainer.step == trainer.steps):
             log.warning("the generator seems to have collapsed at step %d: %s", trainer.step, self._reasons())
+        self._diverse = not self.report.collapsed
         return self.report.values()
 
     def _reasons(self) -> str:
         return "; ".join(self.report.reasons)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"diverse": self._diverse}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._diverse = state["diverse"]

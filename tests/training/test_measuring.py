@@ -87,6 +87,7 @@ class Moment:
 
     architecture: TinyGAN
     step: int
+    steps: int = 8
     seed: int = 0
     device: torch.device = torch.device("cpu")
 
@@ -97,12 +98,12 @@ class Moment:
         return nullcontext(self.architecture)
 
 
-def test_the_watch_warns_once_when_a_collapse_begins(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_watch_warns_when_a_collapse_begins_and_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
     data = load("scenes", image_size=8, channels=1, size=100)
     images = data.batch(range(100))["image"].float() / 127.5 - 1
     painter = TinyGAN()
-    shown = {1: images, 2: images[:1].expand(100, -1, -1, -1), 3: images[:1].expand(100, -1, -1, -1), 4: images}
-    shown[6] = shown[2]
+    alike = images[:1].expand(100, -1, -1, -1)
+    shown = {0: alike, 1: images, 2: alike, 3: alike, 4: images, 6: alike, 7: alike, 8: alike}
     watch = CollapseWatch(CollapseDetector(data, n=100), data, every=1)
     warned = []
     for step, now in shown.items():
@@ -112,8 +113,13 @@ def test_the_watch_warns_once_when_a_collapse_begins(caplog: pytest.LogCaptureFi
             record = watch.on_step(Moment(painter, step))
         assert record["nearest[random_conv_v1]"] == watch.report.samples.nearest
         warned += [step] * len(caplog.records)
-    assert warned == [2, 6]
-    assert "the generator seems to have collapsed at step 6: a sample's nearest neighbour is at 0%" in caplog.text
+    assert warned == [2, 6, 8], "not while samples have never been diverse, nor twice"
+    assert "the generator seems to have collapsed at step 8: a sample's nearest neighbour is at 0%" in caplog.text
+    again = CollapseWatch(watch.detector, data, every=1)
+    again.load_state_dict({"diverse": True})  # as a run saved it that goes on
+    caplog.clear()
+    again.on_step(Moment(painter, 5))
+    assert len(caplog.records) == 1 and again.state_dict() == {"diverse": False}
     painter.sample = lambda n: images * float("nan")
     assert watch.on_step(Moment(painter, 7)) is None
     watch.every = 2
