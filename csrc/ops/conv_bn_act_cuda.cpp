@@ -67,7 +67,6 @@ Tensor empty_in_format(const Tensor& like, const std::vector<int64_t>& size, boo
 // ---- one call -------------------------------------------------------------------------------------------------------
 
 // The convolution of one call: where it runs, what kernels would be given, and the choice among the ways to compute it.
-// `input` is x for the output, the gradient of the output for the gradient of x.
 class CudaCall {
  public:
   CudaCall(const ConvArguments& conv, const Tensor& x, const Tensor& weight)
@@ -82,24 +81,34 @@ class CudaCall {
     }
   }
 
-  ConvProduct product(const char* name) const { return {device_, key(name)}; }
-
-  template <class Result>
-  Result run(const ConvProduct& product, const ConvCandidates<Result>& candidates) const {
+  // By the choice among add_kernels(kernel, product, candidates) of every kernel that is worth asking, one matrix product where
+  // that is enough, and ATen's way.
+  template <class Result, class AddKernels, class ByMatmul, class ByAten>
+  Result choose(const char* name, AddKernels&& add_kernels, ByMatmul&& by_matmul, ByAten&& by_aten) const {
+    const ConvProduct product(device_, key(name));
+    ConvCandidates<Result> candidates;
+    if (fits_) {
+      int major = 0, minor = 0;
+      check_launch(conv_.op, cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_));
+      check_launch(conv_.op, cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device_));
+      for (const ConvKernel& kernel : kKernels) {
+        if (kernel.runs_on(major, minor)) add_kernels(kernel, product, candidates);
+      }
+    }
+    if (product.may_be("matmul") && Matmul::covers(conv_, x_, weight_)) candidates.push_back({"matmul", by_matmul});
+    candidates.push_back({"aten", by_aten});
     return product.run(conv_.op, scope_.stream(), candidates);
   }
 
-  // Calls body(kernel) for every kernel that is worth asking whether it covers this call.
-  template <class Body>
-  void for_each_kernel(const ConvProduct& product, Body&& body) const {
-    if (!fits_) return;
-    int major = 0, minor = 0;
-    check_launch(conv_.op, cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_));
-    check_launch(conv_.op, cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device_));
-    for (const ConvKernel& kernel : kKernels) {
-      const bool wanted = product.may_be(kernel.name) || product.may_be(kernel.in_one_launch);
-      if (wanted && kernel.runs_on(major, minor)) body(kernel);
-    }
+  // An output, by the one epilogue of p.
+  template <class ByMatmul, class ByAten>
+  Tensor choose_output(const char* name, const ConvGemmParams& p, const OptionalTensor& bias, ByMatmul&& by_matmul,
+                       ByAten&& by_aten) const {
+    const auto add = [&](const ConvKernel& kernel, const ConvProduct& product, ConvCandidates<Tensor>& candidates) {
+      if (!product.may_be(kernel.name) || !kernel.product.covers(p)) return;
+      candidates.push_back({kernel.name, [&] { return output(kernel, p, bias); }});
+    };
+    return choose<Tensor>(name, add, by_matmul, by_aten);
   }
 
   ConvGemmParams output_params(const OptionalTensor& bias) const {
@@ -243,20 +252,14 @@ struct CudaConvolution : ComposedConvolution<CudaPasses, CudaConvolution> {
     const CudaCall call(conv, x, weight);
     ConvGemmParams p = call.output_params(bias);
     if (activation != Activation::None) activate_in_epilogue(p, cuda::BnChannels{}, activation, negative_slope);
-    const ConvProduct product = call.product(activation == Activation::None ? "output" : "activation");
-    ConvCandidates<Tensor> candidates;
-    call.for_each_kernel(product, [&](const ConvKernel& kernel) {
-      if (kernel.product.covers(p)) candidates.push_back({kernel.name, [&] { return call.output(kernel, p, bias); }});
-    });
     const auto bias_and_activation = [&](Tensor z) {  // in one pass, where torch takes two
       activate_(z, bias, activation, negative_slope);
       return z;
     };
-    if (product.may_be("matmul") && Matmul::covers(conv, x, weight)) {
-      candidates.push_back({"matmul", [&] { return bias_and_activation(Matmul::forward(conv, x, weight)); }});
-    }
-    candidates.push_back({"aten", [&] { return bias_and_activation(conv.convolve(x, weight, std::nullopt)); }});
-    return call.run(product, candidates);
+    return call.choose_output(
+        activation == Activation::None ? "output" : "activation", p, bias,
+        [&] { return bias_and_activation(Matmul::forward(conv, x, weight)); },
+        [&] { return bias_and_activation(conv.convolve(x, weight, std::nullopt)); });
   }
 
   static Normalized convolve_batch_norm(const ConvArguments& conv, const Tensor& x, const Tensor& weight,
@@ -275,9 +278,7 @@ struct CudaConvolution : ComposedConvolution<CudaPasses, CudaConvolution> {
       p.mean = s[0].mutable_data_ptr<float>(), p.invstd = s[1].mutable_data_ptr<float>(), p.var = s[2].mutable_data_ptr<float>();
       return s;
     };
-    const ConvProduct product = call.product("batch_norm");
-    ConvCandidates<Normalized> candidates;
-    call.for_each_kernel(product, [&](const ConvKernel& kernel) {
+    const auto add = [&](const ConvKernel& kernel, const ConvProduct& product, ConvCandidates<Normalized>& candidates) {
       if (product.may_be(kernel.in_one_launch) && kernel.product.covers(one_launch)) {
         candidates.push_back({kernel.in_one_launch, [&] {
           ConvGemmParams p = one_launch;
@@ -296,17 +297,14 @@ struct CudaConvolution : ComposedConvolution<CudaPasses, CudaConvolution> {
           return normalized(call.output(kernel, p, bias), mean, invstd, n);
         }});
       }
-    });
-    if (product.may_be("matmul") && Matmul::covers(conv, x, weight)) {
-      candidates.push_back({"matmul", [&] {
-        Tensor z = Matmul::forward(conv, x, weight);
-        activate_(z, bias, Activation::None, 0.0);
-        const auto [mean, invstd] = mean_invstd(z, n.eps);
-        return normalized(z, mean, invstd, n);
-      }});
-    }
-    candidates.push_back({"aten", [&] { return Composed::convolve_batch_norm(conv, x, weight, bias, n); }});
-    return call.run(product, candidates);
+    };
+    const auto by_matmul = [&] {
+      const Tensor z = matmul_plus_bias(conv, x, weight, bias);
+      const auto [mean, invstd] = mean_invstd(z, n.eps);
+      return normalized(z, mean, invstd, n);
+    };
+    return call.choose<Normalized>("batch_norm", add, by_matmul,
+                                   [&] { return Composed::convolve_batch_norm(conv, x, weight, bias, n); });
   }
 
   static Tensor convolve_normalize(const ConvArguments& conv, const Tensor& x, const Tensor& weight,
@@ -315,21 +313,13 @@ struct CudaConvolution : ComposedConvolution<CudaPasses, CudaConvolution> {
     const Channels vectors(conv.op, x, conv.out_channels(weight), n.mean, n.invstd, n.gamma, n.beta);
     ConvGemmParams p = call.output_params(bias);
     activate_in_epilogue(p, vectors.pointers(), n.activation, n.negative_slope);
-    const ConvProduct product = call.product("normalize");
-    ConvCandidates<Tensor> candidates;
-    call.for_each_kernel(product, [&](const ConvKernel& kernel) {
-      if (kernel.product.covers(p)) candidates.push_back({kernel.name, [&] { return call.output(kernel, p, bias); }});
-    });
-    if (product.may_be("matmul") && Matmul::covers(conv, x, weight)) {
-      candidates.push_back({"matmul", [&] {
-        Tensor z = Matmul::forward(conv, x, weight);
-        activate_(z, bias, Activation::None, 0.0);
-        normalize(z, n.mean, n.invstd, n.gamma, n.beta, n.activation, n.negative_slope, z);
-        return z;
-      }});
-    }
-    candidates.push_back({"aten", [&] { return Composed::convolve_normalize(conv, x, weight, bias, n); }});
-    return call.run(product, candidates);
+    const auto by_matmul = [&] {
+      Tensor z = matmul_plus_bias(conv, x, weight, bias);
+      normalize(z, n.mean, n.invstd, n.gamma, n.beta, n.activation, n.negative_slope, z);
+      return z;
+    };
+    return call.choose_output("normalize", p, bias, by_matmul,
+                              [&] { return Composed::convolve_normalize(conv, x, weight, bias, n); });
   }
 
   static Gradients convolve_backward(const ConvArguments& conv, const Tensor& grad_z, const Tensor& x, const Tensor& weight,
@@ -338,26 +328,23 @@ struct CudaConvolution : ComposedConvolution<CudaPasses, CudaConvolution> {
     Gradients gradients;
     if (needs.x) {
       const ConvGemmParams p = call.grad_x_params(grad_z);
-      const ConvProduct product = call.product("input_gradient");
-      ConvCandidates<Tensor> candidates;
-      call.for_each_kernel(product, [&](const ConvKernel& kernel) {
-        if (kernel.product.covers(p)) candidates.push_back({kernel.name, [&] { return call.grad_x(kernel, p, grad_z); }});
-      });
-      if (product.may_be("matmul") && Matmul::covers(conv, x, weight)) candidates.push_back({"matmul", [&] { return Matmul::grad_x(conv, grad_z, x, weight); }});
-      candidates.push_back({"aten", [&] { return conv.backward(grad_z, x, weight, true, false, false)[0]; }});
-      gradients[0] = call.run(product, candidates);
+      const auto add = [&](const ConvKernel& kernel, const ConvProduct& product, ConvCandidates<Tensor>& candidates) {
+        if (!product.may_be(kernel.name) || !kernel.product.covers(p)) return;
+        candidates.push_back({kernel.name, [&] { return call.grad_x(kernel, p, grad_z); }});
+      };
+      gradients[0] = call.choose<Tensor>(
+          "input_gradient", add, [&] { return Matmul::grad_x(conv, grad_z, x, weight); },
+          [&] { return conv.backward(grad_z, x, weight, true, false, false)[0]; });
     }
     if (needs.weight) {
       const ConvWeightGradParams p = call.grad_weight_params(grad_z);
-      const ConvProduct product = call.product("weight_gradient");
-      ConvCandidates<Tensor> candidates;
-      call.for_each_kernel(product, [&](const ConvKernel& kernel) {
-        if (!kernel.weight_gradient.covers(p)) return;
+      const auto add = [&](const ConvKernel& kernel, const ConvProduct& product, ConvCandidates<Tensor>& candidates) {
+        if (!product.may_be(kernel.name) || !kernel.weight_gradient.covers(p)) return;
         candidates.push_back({kernel.name, [&] { return call.grad_weight(kernel, p, grad_z); }});
-      });
-      if (product.may_be("matmul") && Matmul::covers(conv, x, weight)) candidates.push_back({"matmul", [&] { return Matmul::grad_weight(conv, grad_z, x, weight); }});
-      candidates.push_back({"aten", [&] { return conv.backward(grad_z, x, weight, false, true, false)[1]; }});
-      gradients[1] = call.run(product, candidates);
+      };
+      gradients[1] = call.choose<Tensor>(
+          "weight_gradient", add, [&] { return Matmul::grad_weight(conv, grad_z, x, weight); },
+          [&] { return conv.backward(grad_z, x, weight, false, true, false)[1]; });
     }
     if (needs.bias) gradients[2] = conv.backward(grad_z, x, weight, false, false, true)[2];
     return gradients;
@@ -370,6 +357,12 @@ struct CudaConvolution : ComposedConvolution<CudaPasses, CudaConvolution> {
     p.channels = channels;
     p.activation = activation;
     p.negative_slope = float(negative_slope);
+  }
+
+  static Tensor matmul_plus_bias(const ConvArguments& conv, const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+    Tensor z = Matmul::forward(conv, x, weight);
+    activate_(z, bias, Activation::None, 0.0);
+    return z;
   }
 };
 
