@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -32,7 +33,8 @@ class TrainOptions:
     """Options of a training run; those of the architecture are the ones that begin with --model."""
 
     data: str = "scenes"
-    """scenes, fashion_mnist, cifar10, gaussian, or the path of a folder or zip of images"""
+    """scenes, fashion_mnist, mnist_5k, cifar10, gaussians_8, gaussians_25, gaussian, or the path of a folder or zip of
+    images; what may follow a name: docs/data.md"""
     steps: int | None = None
     """length of the whole run; none: the architecture's; a finished run is extended by asking for more"""
     batch_size: int | None = None
@@ -156,7 +158,8 @@ def train(cls: type[Architecture], options: TrainOptions, model: dict[str, Any])
 
 
 def _run_folder(cls: type[Architecture], options: TrainOptions) -> Path:
-    return options.out or Path("runs") / f"{cls.name}-{Path(options.data).stem or 'data'}"
+    data = re.sub(r"[^\w.-]+", "-", Path(options.data).stem)  # a query's characters mean something to a shell
+    return options.out or Path("runs") / f"{cls.name}-{data or 'data'}"
 
 
 def _command_to_go_on(
