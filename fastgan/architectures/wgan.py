@@ -71,18 +71,15 @@ def check_networks(config: Architecture.Config) -> None:
 
 # Rings and grids of points: a critic on two inputs needs steeper weights, and minutes a faster pace. At that pace a
 # warm-up of 100 can leave a generator behind that gives one point alone.
-POINTS = {
-    "generator": "mlp", "critic": "mlp", "hidden": 128, "z_dim": 2, "clip_value": 0.1, "lr": 5e-4,
-    "n_critic_warmup": 20,
-}  # fmt: skip
+POINTS = {"generator": "mlp", "critic": "mlp", "hidden": 128, "z_dim": 2, "n_critic_warmup": 20}
 
 
 @register("wgan")
 class WGAN(Architecture):
     discriminators: ClassVar[tuple[str, ...]] = ("critic",)
     presets: ClassVar[Mapping[str, Preset]] = {
-        "gaussians_8": Preset("gaussians_8", steps=6000, batch_size=256, model=POINTS),
-        "gaussians_25": Preset("gaussians_25", steps=12000, batch_size=256, model=POINTS),
+        "gaussians_8": Preset("gaussians_8", 9000, 256, model=POINTS | {"clip_value": 0.1, "lr": 5e-4}),
+        "gaussians_25": Preset("gaussians_25", 16000, 256, model=POINTS | {"clip_value": 0.3, "lr": 1e-3}),
     }
 
     @dataclass(frozen=True)

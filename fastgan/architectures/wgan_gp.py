@@ -43,8 +43,8 @@ POINTS = {"generator": "mlp", "critic": "mlp", "hidden": 128, "z_dim": 2, "lambd
 class WGANGP(Architecture):
     discriminators: ClassVar[tuple[str, ...]] = ("critic",)
     presets: ClassVar[Mapping[str, Preset]] = {
-        "gaussians_8": Preset("gaussians_8", steps=2400, batch_size=256, model=POINTS),
-        "gaussians_25": Preset("gaussians_25", steps=2400, batch_size=256, model=POINTS),
+        "gaussians_8": Preset("gaussians_8", 2000, 256, model=POINTS),
+        "gaussians_25": Preset("gaussians_25", 2000, 256, model=POINTS),
     }
 
     @dataclass(frozen=True)
