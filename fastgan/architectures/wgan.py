@@ -78,8 +78,8 @@ POINTS = {"generator": "mlp", "critic": "mlp", "hidden": 128, "z_dim": 2, "n_cri
 class WGAN(Architecture):
     discriminators: ClassVar[tuple[str, ...]] = ("critic",)
     presets: ClassVar[Mapping[str, Preset]] = {
-        "gaussians_8": Preset("gaussians_8", 9000, 256, model=POINTS | {"clip_value": 0.1, "lr": 5e-4}),
-        "gaussians_25": Preset("gaussians_25", 16000, 256, model=POINTS | {"clip_value": 0.3, "lr": 1e-3}),
+        "gaussians_8": Preset("gaussians_8", 6000, 256, model=POINTS | {"clip_value": 0.1, "lr": 5e-4}),
+        "gaussians_25": Preset("gaussians_25", 12000, 256, model=POINTS | {"clip_value": 0.3, "lr": 1e-3}),
     }
 
     @dataclass(frozen=True)
