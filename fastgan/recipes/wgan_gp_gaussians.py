@@ -22,7 +22,7 @@ DATA = "gaussians_25"
 
 
 def measure(out: Path, seed: int) -> dict[str, float]:
-    """Train both for the steps of WGAN-GP's preset, draw and count; about two minutes on one CPU core."""
+    """Train both for the steps of WGAN-GP's preset, draw and count; about three minutes on one CPU core."""
     ours = WGANGP.presets[DATA]
     measured, panels = {}, []
     for name, preset in (("wgan", replace(WGAN.presets[DATA], steps=ours.steps)), ("wgan_gp", ours)):
