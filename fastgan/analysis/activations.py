@@ -135,7 +135,10 @@ def discriminator(architecture: Architecture, name: str | None = None) -> nn.Mod
 
 
 def untrained(architecture: Architecture, seed: int, name: str | None = None) -> nn.Module:
-    """``discriminator(architecture, name)`` with weights drawn anew, as the architecture draws them."""
+    """``discriminator(architecture, name)`` with weights drawn anew, as the architecture draws them.
+
+    The seed of a run gives the weights that it began with.
+    """
     with rng.isolated(seed):
         fresh = type(architecture)(architecture.config)
     return discriminator(fresh, name).to(architecture.device)

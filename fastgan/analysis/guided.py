@@ -82,7 +82,9 @@ def guided_gradient(
     with Watch(gradient=positive) as watch, torch.enable_grad():
         network(images)
     maps = _layer(large_enough(watch.maps), layer, channels, each=True)
-    (gradient,) = torch.autograd.grad(maps.flatten(1).amax(1).sum(), images)
+    units = maps.flatten(1)
+    units = units.gather(1, units.argmax(1, keepdim=True))  # one each; amax would share the gradient among equals
+    (gradient,) = torch.autograd.grad(units.sum(), images)
     return gradient
 
 

@@ -68,9 +68,7 @@ def save_gif(frames: Sequence[torch.Tensor], path: str | Path, columns: int = 8,
 
     Colours are cut to the 256 nearest of each frame. Whole or not at all; returns the path.
     """
-    image_module, _ = _pillow()
-    # no dithering: it would move from frame to frame, and compresses badly
-    pictures = [_picture(frame, columns).quantize(256, dither=image_module.Dither.NONE) for frame in frames]
+    pictures = [_picture(frame, columns) for frame in frames]
     path = Path(path)
     write_atomically(
         path,
