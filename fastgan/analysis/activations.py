@@ -31,6 +31,7 @@ __all__ = [
     "feature_maps",
     "image_batches",
     "large_enough",
+    "run",
     "untrained",
 ]
 
@@ -90,11 +91,23 @@ def feature_maps(network: nn.Module, images: torch.Tensor) -> list[torch.Tensor]
         images: (N, C, H, W) in [-1, 1].
 
     Raises:
-        ValueError: no such convolution.
+        ValueError: no such convolution, or images that the network does not take.
     """
-    with Watch() as watch:
-        network(images)
-    return large_enough(watch.maps)
+    return large_enough(run(network, images, Watch()))
+
+
+def run(network: nn.Module, images: torch.Tensor, watch: Watch) -> list[torch.Tensor]:
+    """``watch.maps`` of the network's convolutions; ``ValueError`` where it does not take such images."""
+    try:
+        with watch:
+            network(images)
+    except RuntimeError as error:
+        shape = "x".join(map(str, images.shape[1:]))
+        raise ValueError(
+            f"this discriminator does not take images of {shape} alone ({error}): where a model has several, name "
+            "another, else choose another run"
+        ) from error
+    return watch.maps
 
 
 def large_enough(maps: Iterable[torch.Tensor]) -> list[torch.Tensor]:

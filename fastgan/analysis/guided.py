@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fastgan.analysis.activations import Watch, feature_maps, image_batches, large_enough
+from fastgan.analysis.activations import Watch, feature_maps, image_batches, large_enough, run
 from fastgan.analysis.pictures import Tile, enlarge, save_sheet
 from fastgan.data.dataset import ImageDataset
 
@@ -79,9 +79,9 @@ def guided_gradient(
         ValueError: there is no such layer or channel.
     """
     images = images.detach().requires_grad_()
-    with Watch(gradient=positive) as watch, torch.enable_grad():
-        network(images)
-    maps = _layer(large_enough(watch.maps), layer, channels, each=True)
+    with torch.enable_grad():
+        maps = run(network, images, Watch(gradient=positive))
+    maps = _layer(large_enough(maps), layer, channels, each=True)
     units = maps.flatten(1)
     units = units.gather(1, units.argmax(1, keepdim=True))  # one each; amax would share the gradient among equals
     (gradient,) = torch.autograd.grad(units.sum(), images)

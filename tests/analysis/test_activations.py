@@ -106,6 +106,12 @@ def test_networks_without_features_are_refused_in_a_sentence():
         discriminator(model)
 
 
+def test_images_of_another_size_are_refused_with_torchs_reason():
+    model = registry.create("dcgan", image_size=16, ngf=2, ndf=4)
+    with pytest.raises(ValueError, match="does not take images of 3x8x8 alone .*Kernel size"):
+        feature_maps(discriminator(model), images(size=8))
+
+
 def test_a_discriminator_that_is_told_the_label_is_refused():
     class Told(nn.Module):
         def forward(self, image, label, scale=1.0):
