@@ -82,8 +82,9 @@ def test_labels_are_held_fixed_or_go_through_the_classes():
     assert latent.labels_for(model, 2, 4).tolist() == [2] * 4
     assert latent.labels_for(model, None, 4).tolist() == [0, 1, 2, 0]
     z = torch.zeros(4, 5)
-    same = latent.generate(model, z, latent.labels_for(model, None, 4), batch_size=3)
+    same = latent.generate(model, z, latent.labels_for(model, None, 4), batch_size=2)
     torch.testing.assert_close(same[1] - same[0], torch.ones(3, 2, 2))
+    torch.testing.assert_close(same[2] - same[0], torch.full((3, 2, 2), 2.0))
     torch.testing.assert_close(same[3], same[0])
     with pytest.raises(ValueError, match="label is 3; .* the classes 0 to 2"):
         latent.labels_for(model, 3, 4)

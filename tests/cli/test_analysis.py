@@ -34,7 +34,9 @@ def tiny(**options) -> DCGAN:
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory) -> Path:
     torch.manual_seed(0)
-    return train(tiny(), tmp_path_factory.mktemp("trained") / "run")
+    model = tiny()
+    model.generator.layers[-2].weight.data *= 1000  # images that differ from each other
+    return train(model, tmp_path_factory.mktemp("trained") / "run")
 
 
 class LabelledDCGAN(DCGAN):
@@ -99,6 +101,7 @@ def test_arithmetic_writes_the_sheet_and_then_the_picture(run_folder, tmp_path, 
         return pixels[row * tile_y + 2 : row * tile_y + 66, column * tile_x + 2 : column * tile_x + 66].astype(int)
 
     assert picture.shape == (4 * tile_y, 9 * tile_x, 3)
+    assert abs(tile(sheet, 0, 3) - tile(sheet, 0, 5)).max() > 50
     assert (
         abs(tile(picture, 0, 0) - tile(sheet, 0, 3)).max() <= 1
     )  # sample 3 of the sheet, from a batch of another size

@@ -12,8 +12,7 @@ def test_it_measures_what_its_bar_names_and_draws(tmp_path, monkeypatch):
         dcgan_features.PRESET, data="scenes", steps=2, size=40, model={"image_size": 16, "ngf": 2, "ndf": 4}
     )
     monkeypatch.setattr(dcgan_features, "PRESET", preset)
-    monkeypatch.setattr(dcgan_features, "TRAIN_IMAGES", 60)
-    monkeypatch.setattr(dcgan_features, "TEST_IMAGES", 40)
+    monkeypatch.setattr(dcgan_features, "IMAGES", 60)
     measured = dcgan_features.RECIPE.measure(tmp_path, 0)
     dcgan_features.RECIPE.check_names(measured)
     assert 0 < measured[dcgan_features.PIXELS] <= 1
