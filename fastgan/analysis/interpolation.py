@@ -13,7 +13,7 @@ import torch
 
 __all__ = ["linear", "spherical", "walk"]
 
-Path = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Interpolation = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 # below this sine of the angle between two opposite directions, rounding decides which great circle joins them
 OPPOSITE = 1e-6
@@ -67,7 +67,7 @@ def spherical(a: torch.Tensor, b: torch.Tensor, t: torch.Tensor) -> torch.Tensor
     return _with_ends(points.to(a.dtype), a, b, along)
 
 
-def walk(points: torch.Tensor, steps: int, path: Path = spherical) -> torch.Tensor:
+def walk(points: torch.Tensor, steps: int, path: Interpolation = spherical) -> torch.Tensor:
     """A walk through ``points`` (K, ..., z_dim) and back to the first: (K * steps, ..., z_dim).
 
     Each leg has ``steps`` points, its start among them and its end left to the next leg, so that the walk repeated

@@ -25,7 +25,7 @@ PENALTIES = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)  # from strong to weak: each
 PATIENCE = 2  # penalties that may be no better than the best before the rest is left out
 HELD_OUT = 0.2  # share of the training images
 TOLERANCE = 1e-5  # largest entry of the gradient at the solution; the objective is about 1
-MAX_STEPS = 200
+MAX_STEPS = 200  # of L-BFGS for one penalty
 
 
 # -- features ----------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import tyro
 from fastgan.analysis import latent
 from fastgan.analysis.arithmetic import NOISE, combine, jitter
 from fastgan.analysis.pictures import Tile, enlarge, save_sheet
+from fastgan.architectures.base import Architecture
 from fastgan.cli._run import RunOptions, open_run
 from fastgan.training.options import check_count
 
@@ -59,8 +60,8 @@ def run(argv: Sequence[str]) -> None:
     picked = {} if options.sheet else {name: _numbers(name, getattr(options, name)) for name in "abc"}
     opened = open_run(options, ema=options.ema)
     architecture = opened.architecture
-    if architecture.conditions and options.label is None:
-        raise ValueError(f"{architecture.name} makes images of a class: choose one with --label 0")
+    if "label" in architecture.conditions and options.label is None:
+        raise ValueError(f"{architecture.name} makes images of a class: choose one, such as --label 0")
     z = latent.draw(architecture, options.n, options.seed)
     if options.sheet:
         print(_sheet(_images(architecture, z, options), options.out or opened.folder / "arithmetic-sheet.png"))
@@ -84,7 +85,7 @@ def _numbers(name: str, given: str) -> list[int]:
     return numbers
 
 
-def _images(architecture, z: torch.Tensor, options: ArithmeticOptions) -> torch.Tensor:
+def _images(architecture: Architecture, z: torch.Tensor, options: ArithmeticOptions) -> torch.Tensor:
     labels = latent.labels_for(architecture, options.label, len(z))
     return enlarge(latent.generate(architecture, z, labels, options.batch_size), TILE)
 

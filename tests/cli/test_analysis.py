@@ -167,7 +167,7 @@ def test_a_run_that_is_not_there(command, capsys):
 
 def test_a_class_has_to_be_chosen_for_arithmetic(labelled_run, capsys):
     assert main(["arithmetic", str(labelled_run), "--sheet"]) == 2
-    assert "choose one with --label" in capsys.readouterr().err
+    assert "choose one, such as --label 0" in capsys.readouterr().err
     assert main(["arithmetic", str(labelled_run), "--sheet", "--label", "4"]) == 2
     assert "the classes 0 to 3" in capsys.readouterr().err
 
