@@ -39,7 +39,7 @@ def measure(out: Path, seed: int) -> dict[str, float]:
     labelled, test = (load(PRESET.data, split=split, **options) for split in ("train", "test"))
     found = probe_all(dcgan, labelled, test, seed)
     networks = {"untrained": untrained(dcgan, seed), "trained": discriminator(dcgan)}
-    draw(networks, test, out / "picture.png", channels=4, top=5)
+    draw(networks, test, out / "picture.png", channels=4, top=4)
     names = {"trained": TRAINED, "untrained": UNTRAINED, "pixels": PIXELS}
     accuracies = {name: found[what].accuracy for what, name in names.items()}
     return accuracies | {f"penalty chosen, {what}": found[what].penalty for what in names}
