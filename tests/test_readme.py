@@ -15,7 +15,7 @@ import fastgan
 ROOT = Path(__file__).resolve().parent.parent
 BLOCKS = [
     pytest.param(block, id=f"{name}-{i}")
-    for name in ("README.md", "CONTRIBUTING.md", "docs/stability.md", "docs/large-runs.md")
+    for name in ("README.md", "CONTRIBUTING.md", "docs/stability.md", "docs/large-runs.md", "docs/analysis.md")
     for i, block in enumerate(re.findall(r"^```python\n(.*?)^```", (ROOT / name).read_text(), re.DOTALL | re.MULTILINE))
 ]
 

@@ -1,0 +1,1 @@
+"""Looking into trained networks: walks and arithmetic between latent points, probes and filters of discriminators."""
