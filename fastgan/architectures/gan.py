@@ -115,8 +115,8 @@ class GAN(Architecture):
     defaults: ClassVar[dict] = {"batch_size": 100}
     # hundreds of epochs in the paper, a few here: the momentum rises in as short a time
     presets: ClassVar[dict[str, Preset]] = {
-        "scenes": Preset("scenes", 2000, model={"momentum_steps": 2000}),
-        "fashion_mnist": Preset("fashion_mnist", 2000, model={"image_size": 28, "momentum_steps": 2000}),
+        "scenes": Preset("scenes", 1500, model={"momentum_steps": 1500}),
+        "fashion_mnist": Preset("fashion_mnist", 1500, model={"image_size": 28, "momentum_steps": 1500}),
     }
 
     def __init__(self, config: GAN.Config) -> None:
