@@ -22,7 +22,7 @@ from torch import nn
 
 from fastgan import losses
 from fastgan.architectures import dcgan, gan
-from fastgan.architectures.base import Architecture, Losses, Phase, option
+from fastgan.architectures.base import Architecture, Losses, Phase, Preset, option
 from fastgan.data.batch import Batch
 from fastgan.optim import RMSprop
 from fastgan.registry import register
@@ -68,9 +68,19 @@ def check_networks(config: Architecture.Config) -> None:
         dcgan.check_image_size(config.image_size)
 
 
+# of the presets for images: half the paper's channels and batch at half its image size, four times its learning rate
+# for a hundredth of its steps, and no more critic updates at first than later, since those would be most of such a run
+SMALL = {"image_size": 32, "ngf": 32, "ndf": 32, "lr": 2e-4, "n_critic_warmup": 5}
+
+
 @register("wgan")
 class WGAN(Architecture):
     discriminators: ClassVar[tuple[str, ...]] = ("critic",)
+    presets: ClassVar[dict[str, Preset]] = {
+        "scenes": Preset("scenes", 600, 32, SMALL),
+        "cifar10": Preset("cifar10", 600, 32, SMALL),
+        "fashion_mnist": Preset("fashion_mnist", 600, 32, SMALL),
+    }
 
     @dataclass(frozen=True)
     class Config(Architecture.Config):

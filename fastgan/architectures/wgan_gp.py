@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from fastgan import losses
-from fastgan.architectures.base import Architecture, Losses, Phase, option
+from fastgan.architectures.base import Architecture, Losses, Phase, Preset, option
 from fastgan.architectures.wgan import build_critic, build_generator, check_networks
 from fastgan.data.batch import Batch
 from fastgan.ops import gradient_penalty
@@ -34,9 +34,19 @@ def he_init(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
+# of the presets for images: half the channels and batch of the authors' scripts, and ten times the learning rate for a
+# hundredth of their steps or less
+SMALL = {"image_size": 32, "ngf": 32, "ndf": 32, "lr": 1e-3}
+
+
 @register("wgan_gp")
 class WGANGP(Architecture):
     discriminators: ClassVar[tuple[str, ...]] = ("critic",)
+    presets: ClassVar[dict[str, Preset]] = {
+        "scenes": Preset("scenes", 600, 32, SMALL),
+        "cifar10": Preset("cifar10", 600, 32, SMALL),
+        "fashion_mnist": Preset("fashion_mnist", 600, 32, SMALL),
+    }
 
     @dataclass(frozen=True)
     class Config(Architecture.Config):
