@@ -3,7 +3,8 @@
 WGAN's game with the clip replaced by a penalty: 10 E[(|grad f(x)| - 1)^2] at points drawn between real and fake, one
 norm and one epsilon per sample (algorithm 1). The critic has no batch norm, because the penalty is about each sample
 alone (section 4). n_critic = 5; Adam with lr 1e-4, beta2 0.9 and beta1 0.5 below 64 px and 0 from there on, as in
-the authors' scripts. Networks are DCGAN's, or the ReLU perceptrons of the authors' toy experiments; ``image_size=1``
+the authors' scripts; that for CIFAR-10's residual networks lets the learning rate fall to 0 along a line, which
+``lr_decay_steps`` does. Networks are DCGAN's, or the ReLU perceptrons of the authors' toy experiments; ``image_size=1``
 with perceptrons is for points (N, channels, 1, 1).
 """
 
@@ -60,6 +61,7 @@ class WGANGP(Architecture):
         lambda_gp: float = option(10.0, "weight of the gradient penalty (the authors' toy data: 0.1)", minimum=0.0)
         n_critic: int = option(5, "critic updates for one of the generator", minimum=1)
         lr: float = option(1e-4, "Adam's learning rate, both networks", minimum=0.0)
+        lr_decay_steps: int | None = option(None, "steps over which lr falls to 0; None: it stays", minimum=1)
         beta1: float | None = option(
             None, "Adam's beta1; None: 0.5 below 64 px, 0 from there", minimum=0.0, maximum=0.9999
         )
@@ -78,10 +80,22 @@ class WGANGP(Architecture):
         c = self.config
         beta1 = c.beta1 if c.beta1 is not None else (0.5 if c.image_size < 64 else 0.0)
         adam = partial(Adam, lr=c.lr, betas=(beta1, c.beta2))
+        schedule = None if c.lr_decay_steps is None else self.schedule
         return [
-            Phase("critic", self.critic.parameters(), adam, self.critic_loss, repeat=c.n_critic),
-            Phase("generator", self.generator.parameters(), adam, self.generator_loss, fresh_batch=False),
+            Phase("critic", self.critic.parameters(), adam, self.critic_loss, repeat=c.n_critic, schedule=schedule),
+            Phase(
+                "generator",
+                self.generator.parameters(),
+                adam,
+                self.generator_loss,
+                fresh_batch=False,
+                schedule=schedule,
+            ),
         ]
+
+    def schedule(self, step: int) -> dict[str, float]:
+        """Learning rate at ``step``, where it falls."""
+        return {"lr": self.config.lr * max(1 - step / self.config.lr_decay_steps, 0.0)}
 
     def critic_loss(self, batch: Batch, step: int) -> Losses:
         real = self.real(batch)
