@@ -44,9 +44,9 @@ SMALL = {"image_size": 32, "ngf": 32, "ndf": 32, "lr": 1e-3}
 class WGANGP(Architecture):
     discriminators: ClassVar[tuple[str, ...]] = ("critic",)
     presets: ClassVar[dict[str, Preset]] = {
-        "scenes": Preset("scenes", 600, 32, SMALL),
-        "cifar10": Preset("cifar10", 600, 32, SMALL),
-        "fashion_mnist": Preset("fashion_mnist", 600, 32, SMALL),
+        "scenes": Preset("scenes", 500, 32, SMALL),
+        "cifar10": Preset("cifar10", 500, 32, SMALL),
+        "fashion_mnist": Preset("fashion_mnist", 500, 32, SMALL),
     }
 
     @dataclass(frozen=True)

@@ -5,7 +5,7 @@ The paper shows curves and samples. Here both are numbers: at 20 steps of the ru
 (E f(x) - E f(G(z)), the negative of what the critic minimises) and the feature distance of the live generator, the one
 that the critic sees (fastgan/recipes/_distance.py), and Spearman's rank correlation of the two. As in the paper the
 critic is a DCGAN's in both runs, and it gets 100 updates a step for the first 25 steps, without which an estimate says
-nothing at first; each 500th step, which gets them too, is not reached.
+nothing at first. The learning rate is four times the paper's, for a hundredth of its steps, at a quarter of its size.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 
-from fastgan.architectures.wgan import WGAN
+from fastgan.architectures.base import Preset
 from fastgan.recipes import AtLeast, Recipe
 from fastgan.recipes._distance import Distances
 from fastgan.recipes._run import train
 from fastgan.training.callbacks import Callback
 from fastgan.training.trainer import Trainer
 
-PRESET = "fashion_mnist"
+PRESET = Preset("fashion_mnist", 1000, 32, {"image_size": 16, "ngf": 32, "ndf": 16, "lr": 2e-4})
 LOOKS = 20
 GENERATORS = {"dcgan": "DCGAN generator", "mlp": "perceptron generator"}
 
@@ -39,14 +39,14 @@ class Estimates(Callback):
 
 
 def measure(out: Path, seed: int) -> dict[str, float]:
-    """Train with both generators; about three minutes on one CPU core."""
-    steps = WGAN.presets[PRESET].steps
+    """Train with both generators; about two minutes on one CPU core."""
+    steps = PRESET.steps
     measured, curves = {}, {}
     for generator, label in GENERATORS.items():
         estimates, distances = Estimates(), Distances(range(steps // LOOKS, steps + 1, steps // LOOKS))
         train(
-            "wgan", PRESET, out / generator, seed, callbacks=[estimates, distances], generator=generator,
-            n_critic_warmup=WGAN.Config.n_critic_warmup, trainer={"log_every": steps // LOOKS},
+            "wgan", PRESET, out / generator, seed, callbacks=[estimates, distances],
+            trainer={"log_every": steps // LOOKS}, generator=generator,
         )  # fmt: skip
         curves[label] = (estimates.by_step, distances.live)
         measured[f"{label}: Spearman"] = spearman(list(estimates.by_step.values()), list(distances.live.values()))
@@ -86,7 +86,7 @@ def draw(curves: Mapping[str, tuple[Mapping[int, float], Mapping[int, float]]], 
 
 RECIPE = Recipe(
     system="WGAN",
-    data="fashion_mnist, 32 px",
+    data="fashion_mnist, 16 px",
     paper="figure 3: the curves fall together",
     checks=tuple(AtLeast(f"{label}: Spearman", 0.8) for label in GENERATORS.values()),
     measure=measure,
