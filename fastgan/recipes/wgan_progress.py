@@ -23,9 +23,13 @@ from fastgan.recipes._run import train
 from fastgan.training.callbacks import Callback
 from fastgan.training.trainer import Trainer
 
-PRESET = Preset("fashion_mnist", 1000, 32, {"image_size": 16, "ngf": 32, "ndf": 16, "lr": 2e-4})
+MODEL = {"image_size": 16, "ngf": 32, "ndf": 16, "lr": 2e-4}
+PRESETS = {  # a perceptron learns more slowly
+    "dcgan": Preset("fashion_mnist", 1000, 32, MODEL),
+    "mlp": Preset("fashion_mnist", 2000, 32, {**MODEL, "generator": "mlp"}),
+}
+LABELS = {"dcgan": "DCGAN generator", "mlp": "perceptron generator"}
 LOOKS = 20
-GENERATORS = {"dcgan": "DCGAN generator", "mlp": "perceptron generator"}
 
 
 class Estimates(Callback):
@@ -39,15 +43,12 @@ class Estimates(Callback):
 
 
 def measure(out: Path, seed: int) -> dict[str, float]:
-    """Train with both generators; about two minutes on one CPU core."""
-    steps = PRESET.steps
+    """Train with both generators; about three minutes on one CPU core."""
     measured, curves = {}, {}
-    for generator, label in GENERATORS.items():
-        estimates, distances = Estimates(), Distances(range(steps // LOOKS, steps + 1, steps // LOOKS))
-        train(
-            "wgan", PRESET, out / generator, seed, callbacks=[estimates, distances],
-            trainer={"log_every": steps // LOOKS}, generator=generator,
-        )  # fmt: skip
+    for generator, preset in PRESETS.items():
+        label, every = LABELS[generator], preset.steps // LOOKS
+        estimates, distances = Estimates(), Distances(range(every, preset.steps + 1, every))
+        train("wgan", preset, out / generator, seed, callbacks=[estimates, distances], trainer={"log_every": every})
         curves[label] = (estimates.by_step, distances.live)
         measured[f"{label}: Spearman"] = spearman(list(estimates.by_step.values()), list(distances.live.values()))
         measured[f"{label}: first distance"], *_, measured[f"{label}: last distance"] = distances.live.values()
@@ -78,7 +79,6 @@ def draw(curves: Mapping[str, tuple[Mapping[int, float], Mapping[int, float]]], 
         panel.set(title=label, xlabel="step")
         panel.set_ylabel("critic's estimate", color="b")
         beside.set_ylabel("feature distance", color="r")
-        beside.set_yscale("log")
     figure.tight_layout()
     figure.savefig(file, dpi=100)
     pyplot.close(figure)
@@ -88,6 +88,6 @@ RECIPE = Recipe(
     system="WGAN",
     data="fashion_mnist, 16 px",
     paper="figure 3: the curves fall together",
-    checks=tuple(AtLeast(f"{label}: Spearman", 0.8) for label in GENERATORS.values()),
+    checks=tuple(AtLeast(f"{label}: Spearman", 0.8) for label in LABELS.values()),
     measure=measure,
 )

@@ -25,7 +25,8 @@ def few_images(monkeypatch):
 
 def test_progress_runs_through(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason="matplotlib draws the figure: pip install 'fastgan[plots]'")
-    monkeypatch.setattr(wgan_progress, "PRESET", SMALL)
+    perceptron = dataclasses.replace(SMALL, model={**SMALL.model, "generator": "mlp"})
+    monkeypatch.setattr(wgan_progress, "PRESETS", {"dcgan": SMALL, "mlp": perceptron})
     monkeypatch.setattr(wgan_progress, "LOOKS", 4)
     measured = wgan_progress.RECIPE.measure(tmp_path, 0)
     wgan_progress.RECIPE.check_names(measured)
