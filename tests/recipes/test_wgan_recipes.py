@@ -41,6 +41,8 @@ def test_spearman_looks_at_ranks_alone():
     assert spearman([1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]) == pytest.approx(-1)
     # ranks 1 2 3 4 and 2 1 4 3: 1 - 6 * 4 / (4 * 15)
     assert spearman([5.0, 6.0, 7.0, 8.0], [0.2, 0.1, 0.4, 0.3]) == pytest.approx(0.6)
+    # ranks 3 1 2 4 and 1 2 4 3, neither its own inverse: 1 - 6 * 10 / (4 * 15)
+    assert spearman([0.3, 0.1, 0.2, 0.4], [5.0, 6.0, 8.0, 7.0]) == pytest.approx(0)
 
 
 def test_mlp_runs_through(tmp_path, monkeypatch):
