@@ -14,14 +14,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from fastgan.architectures._game import Game
-from fastgan.architectures.base import Phase, option
+from fastgan.architectures.base import Phase, Preset, option
 from fastgan.nn.init import dcgan_init
 from fastgan.nn.layers import AlwaysDropout
 from fastgan.optim import Adam
@@ -120,6 +120,13 @@ class DCGAN(Game):
         def __post_init__(self) -> None:
             super().__post_init__()
             check_image_size(self.image_size)
+
+    # half the paper's channels, at half its image size
+    presets: ClassVar[dict[str, Preset]] = {
+        "scenes": Preset("scenes", 2000, model={"image_size": 32, "ngf": 32, "ndf": 32}),
+        "cifar10": Preset("cifar10", 2000, model={"image_size": 32, "ngf": 32, "ndf": 32}),
+        "fashion_mnist": Preset("fashion_mnist", 1500, model={"image_size": 32, "ngf": 32, "ndf": 32}),
+    }
 
     def __init__(self, config: DCGAN.Config) -> None:
         super().__init__(config)

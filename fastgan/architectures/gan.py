@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from fastgan import losses
-from fastgan.architectures.base import Architecture, Losses, Phase, option
+from fastgan.architectures.base import Architecture, Losses, Phase, Preset, option
 from fastgan.data.batch import Batch
 from fastgan.registry import register
 
@@ -113,6 +113,11 @@ class GAN(Architecture):
         momentum_steps: int = option(125_000, "steps over which the momentum rises (250 epochs of MNIST)", minimum=1)
 
     defaults: ClassVar[dict] = {"batch_size": 100}
+    # hundreds of epochs in the paper, a few here: the momentum rises in as short a time
+    presets: ClassVar[dict[str, Preset]] = {
+        "scenes": Preset("scenes", 1500, model={"momentum_steps": 1500}),
+        "fashion_mnist": Preset("fashion_mnist", 1500, model={"image_size": 28, "momentum_steps": 1500}),
+    }
 
     def __init__(self, config: GAN.Config) -> None:
         super().__init__(config)

@@ -3,7 +3,8 @@
 WGAN's game with the clip replaced by a penalty: 10 E[(|grad f(x)| - 1)^2] at points drawn between real and fake, one
 norm and one epsilon per sample (algorithm 1). The critic has no batch norm, because the penalty is about each sample
 alone (section 4). n_critic = 5; Adam with lr 1e-4, beta2 0.9 and beta1 0.5 below 64 px and 0 from there on, as in
-the authors' scripts. Networks are DCGAN's, or the ReLU perceptrons of the authors' toy experiments; ``image_size=1``
+the authors' scripts; that for CIFAR-10's residual networks lets the learning rate fall to 0 along a line, which
+``lr_decay_steps`` does. Networks are DCGAN's, or the ReLU perceptrons of the authors' toy experiments; ``image_size=1``
 with perceptrons is for points (N, channels, 1, 1).
 """
 
@@ -37,6 +38,9 @@ def he_init(module: nn.Module) -> None:
 
 # rings and grids of points: the penalty's weight is the authors' for toy data, the pace that of minutes
 POINTS = {"generator": "mlp", "critic": "mlp", "hidden": 128, "z_dim": 2, "lambda_gp": 0.1, "lr": 2e-3}
+# of the presets for images: half the channels and batch of the authors' scripts, and for a hundredth of their steps or
+# less ten times their learning rate, which falls to 0
+SMALL = {"image_size": 32, "ngf": 32, "ndf": 32, "lr": 1e-3, "lr_decay_steps": 500}
 
 
 @register("wgan_gp")
@@ -45,6 +49,9 @@ class WGANGP(Architecture):
     presets: ClassVar[Mapping[str, Preset]] = {
         "gaussians_8": Preset("gaussians_8", 2000, 256, model=POINTS),
         "gaussians_25": Preset("gaussians_25", 2000, 256, model=POINTS),
+        "scenes": Preset("scenes", 500, 32, SMALL),
+        "cifar10": Preset("cifar10", 500, 32, SMALL),
+        "fashion_mnist": Preset("fashion_mnist", 500, 32, SMALL),
     }
 
     @dataclass(frozen=True)
@@ -59,6 +66,7 @@ class WGANGP(Architecture):
         lambda_gp: float = option(10.0, "weight of the gradient penalty (the authors' toy data: 0.1)", minimum=0.0)
         n_critic: int = option(5, "critic updates for one of the generator", minimum=1)
         lr: float = option(1e-4, "Adam's learning rate, both networks", minimum=0.0)
+        lr_decay_steps: int | None = option(None, "steps over which lr falls to 0; None: it stays", minimum=1)
         beta1: float | None = option(
             None, "Adam's beta1; None: 0.5 below 64 px, 0 from there", minimum=0.0, maximum=0.9999
         )
@@ -77,10 +85,22 @@ class WGANGP(Architecture):
         c = self.config
         beta1 = c.beta1 if c.beta1 is not None else (0.5 if c.image_size < 64 else 0.0)
         adam = partial(Adam, lr=c.lr, betas=(beta1, c.beta2))
+        schedule = None if c.lr_decay_steps is None else self.schedule
         return [
-            Phase("critic", self.critic.parameters(), adam, self.critic_loss, repeat=c.n_critic),
-            Phase("generator", self.generator.parameters(), adam, self.generator_loss, fresh_batch=False),
+            Phase("critic", self.critic.parameters(), adam, self.critic_loss, repeat=c.n_critic, schedule=schedule),
+            Phase(
+                "generator",
+                self.generator.parameters(),
+                adam,
+                self.generator_loss,
+                fresh_batch=False,
+                schedule=schedule,
+            ),
         ]
+
+    def schedule(self, step: int) -> dict[str, float]:
+        """Learning rate at ``step``, where it falls."""
+        return {"lr": self.config.lr * max(1 - step / self.config.lr_decay_steps, 0.0)}
 
     def critic_loss(self, batch: Batch, step: int) -> Losses:
         real = self.real(batch)
