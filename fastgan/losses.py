@@ -311,7 +311,7 @@ def semi_supervised_discriminator(
 def feature_matching(
     real_features: torch.Tensor, fake_features: torch.Tensor, labels: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Mean over F of (E f(x) - E f(G(z)))^2: a generator's loss that asks for the data's statistics, not for D's favour.
+    """Mean over F of (E f(x) - E f(G(z)))^2: a generator's loss that asks for the data's statistics.
 
     real_features: (N, F), which collect no gradient; fake_features: (M, F); labels: (N,), -1: unlabelled. With labels,
     the expectation over x is that of semi_supervised_discriminator's unsupervised part.
@@ -340,10 +340,11 @@ Classifier = nn.Module | Callable[[torch.Tensor], torch.Tensor]  # (N, ...) -> c
 def fast_gradient_sign(
     classifier: Classifier, image: torch.Tensor, labels: torch.Tensor, epsilon: float
 ) -> torch.Tensor:
-    """Images (N, ...), each pixel moved by ``epsilon`` to where the labels' cross-entropy grows; no gradient flows back.
+    """Images (N, ...), each pixel moved by ``epsilon`` to where the labels' cross-entropy grows.
 
     x + epsilon sign(grad_x -log p(label | x)), kept in [-1, 1], the range of images. ``epsilon`` counts on that range:
-    twice as much as on [0, 1]. Unlabelled samples (-1) stay as they are. BatchNorm's running statistics are kept.
+    twice as much as on [0, 1]. Unlabelled samples (-1) stay as they are. No gradient flows back. BatchNorm's running
+    statistics are kept.
 
     Goodfellow, Shlens, Szegedy 2015, "Explaining and Harnessing Adversarial Examples", section 4.
     """
@@ -365,7 +366,7 @@ def virtual_adversarial_loss(
     classifier: Classifier,
     x: torch.Tensor,
     epsilon: float,
-    xi: float = 1e-6,
+    xi: float = 1e-3,
     iterations: int = 1,
     class_logits: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -376,7 +377,8 @@ def virtual_adversarial_loss(
     p(. | x) and r. In float32 whatever autocast says. BatchNorm's running statistics are kept; the classifier has to
     answer two calls alike, so that dropout in train mode turns the search into noise.
 
-    class_logits: classifier(x), where it is there already.
+    class_logits: classifier(x), where it is there already. xi: the paper's 1e-6 leaves the direction to rounding in
+    float32.
 
     Miyato et al. 2018, "Virtual Adversarial Training", section 3 and algorithm 1.
     """

@@ -82,8 +82,8 @@ class MinibatchDiscrimination(nn.Module):
     discriminator that sees it tells a batch of one and the same picture. Twice differentiable; memory and time grow by
     N^2 kernels kernel_dim.
 
-    Source: Salimans et al., "Improved Techniques for Training GANs" (2016), section 3.2. Their sum has the sample itself
-    as well, which is 1 for all: left out here, as in their code, so that a batch of one gives 0. Their code also
+    Source: Salimans et al., "Improved Techniques for Training GANs" (2016), section 3.2. Their sum has the sample
+    itself as well, which is 1 for all: left out here, as in their code, so that a batch of one gives 0. Their code also
     normalises T and has a bias; a layer that follows has its own.
     """
 
@@ -137,10 +137,8 @@ class VirtualBatchNorm(nn.Module):
         places = tuple(range(2, x.dim()))
         reference, rest = x.split([self.reference, len(x) - self.reference])
         variance, mean = torch.var_mean(reference, (0, *places), correction=0, keepdim=True)
-        if places:
-            own_variance, own_mean = torch.var_mean(rest, places, correction=0, keepdim=True)
-        else:
-            own_variance, own_mean = torch.zeros_like(rest), rest
+        own_mean = rest.mean(places, keepdim=True) if places else rest
+        own_variance = (rest - own_mean).square().mean(places, keepdim=True) if places else torch.zeros_like(rest)
         own = 1 / (self.reference + 1)
         distance = own_mean - mean
         rest_variance = (1 - own) * variance + own * own_variance + own * (1 - own) * distance.square()
@@ -171,8 +169,8 @@ class _WithReference(nn.Module):
 def virtual_batch_norm_(network: nn.Module, reference: torch.Tensor) -> nn.Module:
     """``network`` with every BatchNorm exchanged for a VirtualBatchNorm of the same weights, as a module of its inputs.
 
-    ``network`` is changed in place. Costs the forward of the reference batch (R, ...), inputs of ``network`` chosen once
-    and kept in ``state_dict``, at every call.
+    ``network`` is changed in place. Costs the forward of the reference batch (R, ...), inputs of ``network`` chosen
+    once and kept in ``state_dict``, at every call.
     """
     for name, layer in list(network.named_modules()):
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
