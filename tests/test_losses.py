@@ -434,8 +434,10 @@ def test_virtual_adversarial_loss_of_a_linear_classifier(dtype):
     value = losses.virtual_adversarial_loss(lambda x: x @ weight.T, x, epsilon=LOG3 / 5)
     # |w| epsilon = log 3: q = 3/4 or 1/4 of class 0, and KL(1/2 || 3/4) = 1/2 log(4/3)
     assert value.item() == pytest.approx(0.5 * math.log(4 / 3), rel=1e-4)
-    (gradient,) = torch.autograd.grad(value, weight)
-    assert gradient.abs().max() > 0.01
+    class_logits = (x @ weight.T).detach().requires_grad_()
+    value = losses.virtual_adversarial_loss(lambda x: x @ weight.T, x, LOG3 / 5, class_logits=class_logits)
+    gradient, through_p = torch.autograd.grad(value, (weight, class_logits), allow_unused=True)
+    assert gradient.abs().max() > 0.01 and through_p is None, "p(. | x) is what the answer should stay"
 
 
 def test_virtual_adversarial_loss_leaves_the_classifier_as_it_was():

@@ -39,7 +39,8 @@ class Noisy(Images):
 
     def __getitem__(self, i: int) -> dict[str, object]:
         noise = torch.rand(()).item() + np.random.rand() + random.random()
-        return {"image": self.images[i].float() / 127.5 - 1 + 0.0 * noise, "label": int(noise)}
+        image = self.images[i].float() / 127.5 - 1 + 0.0 * noise
+        return {"image": image, "label": int(noise), "state": torch.tensor([noise])}
 
 
 class Fast(Images):
