@@ -1,4 +1,5 @@
-"""Adversarial losses as pure functions of logits, by name in ``LOSSES``; and the penalties on D's input gradient.
+"""Adversarial losses as pure functions of logits, by name in ``LOSSES``; the penalties on D's input gradient; and the
+losses of classifiers: semi-supervised, adversarial, virtual adversarial.
 
 ``real_logits`` and ``fake_logits`` are the discriminator's outputs before any sigmoid, of any shape (one logit an
 image, or a map of them for a patch discriminator); each function returns the mean over all of them as a 0-dim
@@ -17,20 +18,28 @@ Losses that aim at labels take two of the tips that training D is known for, bot
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fastgan.nn.layers import kept_statistics
 from fastgan.ops.gradient_penalty import gradient_penalty
 
 __all__ = [
     "LOSSES",
     "AdversarialLoss",
+    "class_evidence",
+    "conditional_entropy",
     "dragan_penalty",
+    "fast_gradient",
+    "fast_gradient_sign",
+    "feature_matching",
     "hinge_discriminator",
     "hinge_generator",
+    "labelled_cross_entropy",
     "least_squares_discriminator",
     "least_squares_generator",
     "minimax_discriminator",
@@ -43,6 +52,8 @@ __all__ = [
     "relativistic_average_generator",
     "relativistic_discriminator",
     "relativistic_generator",
+    "semi_supervised_discriminator",
+    "virtual_adversarial_loss",
     "wasserstein_critic",
     "wasserstein_generator",
 ]
@@ -253,7 +264,175 @@ def dragan_penalty(
     return gradient_penalty(discriminator, real, perturbed, weight, target, critic_args=critic_args, method=method)
 
 
+# -- classes, with labels for a few ------------------------------------------------------------------------------------
+
+
+def labelled_cross_entropy(class_logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """-E[log p(label | x)] over the samples that have a label, 0 where none has one.
+
+    class_logits: (N, K); labels: (N,) int64 from 0 to K - 1, or -1: unlabelled.
+    """
+    total = F.cross_entropy(_wide("class_logits", class_logits), labels, ignore_index=-1, reduction="sum")
+    return total / (labels >= 0).sum().clamp(min=1)
+
+
+def class_evidence(class_logits: torch.Tensor) -> torch.Tensor:
+    """log Z (N,), with Z = sum_k exp(l_k) of the class logits (N, K): the logit of D(x) = Z / (Z + 1).
+
+    A classifier of K classes is a discriminator by this: it is one of K + 1 classes whose last, "generated", has the
+    logit 0, which takes nothing from it, since softmax is the same for logits that are all moved by one amount.
+
+    Salimans et al. 2016, "Improved Techniques for Training GANs", section 5.
+    """
+    return _wide("class_logits", class_logits).logsumexp(1)
+
+
+def semi_supervised_discriminator(
+    real_class_logits: torch.Tensor, fake_class_logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The two parts of a K + 1 class discriminator's loss, each 0-dim: supervised, and unsupervised.
+
+        supervised     -E[log p(label | x, real)]                           over labelled x
+        unsupervised   -1/2 E[log D(x)] - 1/2 E[log(1 - D(G(z)))]           over unlabelled x, D as in class_evidence
+
+    Where every real sample has a label, the unsupervised part is over all of them.
+
+    real_class_logits: (N, K); fake_class_logits: (M, K); labels: (N,) int64, -1: unlabelled. label_smoothing: how much
+    nearer to the fake ones' the label "real" is.
+
+    Salimans et al. 2016, section 5; the halves are those of the authors' code.
+    """
+    evidence, fake_evidence = class_evidence(real_class_logits), class_evidence(fake_class_logits)
+    real = F.softplus(-evidence) + label_smoothing * evidence  # -(1 - s) log D - s log(1 - D)
+    unsupervised = 0.5 * _mean(real, _unlabelled(labels)) + 0.5 * F.softplus(fake_evidence).mean()
+    return labelled_cross_entropy(real_class_logits, labels), unsupervised
+
+
+def feature_matching(
+    real_features: torch.Tensor, fake_features: torch.Tensor, labels: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean over F of (E f(x) - E f(G(z)))^2: a generator's loss that asks for the data's statistics.
+
+    real_features: (N, F), which collect no gradient; fake_features: (M, F); labels: (N,), -1: unlabelled. With labels,
+    the expectation over x is that of semi_supervised_discriminator's unsupervised part.
+
+    Salimans et al. 2016, section 3.1, where it is the sum over F; the mean as in the authors' code.
+    """
+    real, fake = _wide("real_features", real_features).detach(), _wide("fake_features", fake_features)
+    expected = real.mean(0) if labels is None else _mean(real, _unlabelled(labels))
+    return (expected - fake.mean(0)).square().mean()
+
+
+def conditional_entropy(class_logits: torch.Tensor) -> torch.Tensor:
+    """-E[sum_k p(k | x) log p(k | x)] of class logits (N, K): driven down, it asks for a decision about every sample.
+
+    Grandvalet & Bengio 2005, "Semi-supervised Learning by Entropy Minimization".
+    """
+    log_p = _wide("class_logits", class_logits).log_softmax(1)
+    return -(log_p.exp() * log_p).sum(1).mean()
+
+
+# -- classifiers under attack ------------------------------------------------------------------------------------------
+
+Classifier = nn.Module | Callable[[torch.Tensor], torch.Tensor]  # (N, ...) -> class logits (N, K)
+
+
+def fast_gradient_sign(
+    classifier: Classifier, image: torch.Tensor, labels: torch.Tensor, epsilon: float
+) -> torch.Tensor:
+    """Images (N, ...), each pixel moved by ``epsilon`` to where the labels' cross-entropy grows.
+
+    x + epsilon sign(grad_x -log p(label | x)), kept in [-1, 1], the range of images. ``epsilon`` counts on that range:
+    twice as much as on [0, 1]. Unlabelled samples (-1) stay as they are. No gradient flows back. BatchNorm's running
+    statistics are kept.
+
+    Goodfellow, Shlens, Szegedy 2015, "Explaining and Harnessing Adversarial Examples", section 4.
+    """
+    gradient = _loss_gradient(classifier, image, labels)
+    return (image.detach() + epsilon * gradient.sign()).clamp(-1, 1)
+
+
+def fast_gradient(classifier: Classifier, x: torch.Tensor, labels: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """The perturbation epsilon g / |g| of each sample of x (N, ...), g = grad_x -log p(label | x); Euclidean norm.
+
+    0 for unlabelled samples. No gradient flows back. BatchNorm's running statistics are kept.
+
+    Miyato, Dai, Goodfellow 2017, "Adversarial Training Methods for Semi-Supervised Text Classification", section 3.
+    """
+    return epsilon * _unit(_loss_gradient(classifier, x, labels))
+
+
+def virtual_adversarial_loss(
+    classifier: Classifier,
+    x: torch.Tensor,
+    epsilon: float,
+    xi: float = 1e-3,
+    iterations: int = 1,
+    class_logits: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """E[KL(p(. | x) || p(. | x + r))]: how far the answer moves with the input, where it moves most. A 0-dim tensor.
+
+    r, of Euclidean norm ``epsilon`` over each sample of x (N, ...), is found by ``iterations`` of the power method from
+    a random direction d: d <- grad_r KL(p(. | x) || p(. | x + r)) at r = xi d / |d|. No gradient flows through
+    p(. | x) and r. In float32 whatever autocast says. BatchNorm's running statistics are kept; the classifier has to
+    answer two calls alike, so that dropout in train mode turns the search into noise.
+
+    class_logits: classifier(x), where it is there already. xi: the paper's 1e-6 leaves the direction to rounding in
+    float32.
+
+    Miyato et al. 2018, "Virtual Adversarial Training", section 3 and algorithm 1.
+    """
+    with torch.autocast(x.device.type, enabled=False), _statistics_kept(classifier):
+        if class_logits is None:
+            with torch.no_grad():
+                class_logits = classifier(x)
+        class_logits = class_logits.detach()
+        direction = torch.randn_like(x)
+        for _ in range(iterations):
+            r = (xi * _unit(direction)).requires_grad_()
+            (direction,) = torch.autograd.grad(_divergence(class_logits, classifier(x.detach() + r)).sum(), r)
+        return _divergence(class_logits, classifier(x + epsilon * _unit(direction))).mean()
+
+
+def _divergence(p_logits: torch.Tensor, q_logits: torch.Tensor) -> torch.Tensor:
+    """KL(p || q), (N,), of class logits (N, K)."""
+    log_p, log_q = p_logits.log_softmax(1), q_logits.log_softmax(1)
+    return (log_p.exp() * (log_p - log_q)).sum(1)
+
+
+def _loss_gradient(classifier: Classifier, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Of each sample's own cross-entropy with respect to it: a mean over the batch would make it smaller."""
+    x = x.detach().requires_grad_()
+    with torch.enable_grad(), _statistics_kept(classifier):
+        total = F.cross_entropy(classifier(x), labels, ignore_index=-1, reduction="sum")
+        (gradient,) = torch.autograd.grad(total, x)
+    return gradient
+
+
+def _unit(direction: torch.Tensor) -> torch.Tensor:
+    """Each sample at Euclidean norm 1; 0 stays 0. By the largest entry first: squares of small ones would vanish."""
+    rows = direction.flatten(1)
+    rows = rows / rows.abs().amax(1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)
+    return F.normalize(rows, dim=1).view_as(direction)
+
+
+def _statistics_kept(classifier: Classifier) -> AbstractContextManager[None]:
+    return kept_statistics(classifier) if isinstance(classifier, nn.Module) else nullcontext()
+
+
 # -- logits and labels -------------------------------------------------------------------------------------------------
+
+
+def _unlabelled(labels: torch.Tensor) -> torch.Tensor:
+    """(N,) weights of sum 1: the unlabelled samples alike, or all alike where every one has a label."""
+    without = labels < 0
+    chosen = without | ~without.any()
+    return chosen / chosen.sum()
+
+
+def _mean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Of values (N, ...) with weights (N,) of sum 1."""
+    return torch.tensordot(weights.to(values.dtype), values, 1)
 
 
 def _labels(

@@ -354,3 +354,97 @@ def test_dragan_looks_around_the_real_images():
     torch.manual_seed(3)  # the same draws through the penalty that it is made of
     perturbed = POINTS + 0.5 * POINTS.std() * torch.rand_like(POINTS)
     assert torch.equal(value, gradient_penalty(critic, POINTS, perturbed, 2.0, 1.5, method="autograd"))
+
+
+# -- classes -----------------------------------------------------------------------------------------------------------
+
+LOG2 = math.log(2.0)
+
+
+def rows(*values: list[float]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64, requires_grad=True)
+
+
+def test_labelled_cross_entropy_looks_at_labels_alone():
+    classes, labels = rows([LOG3, 0.0], [5.0, -3.0], [0.0, 0.0]), torch.tensor([0, -1, 1])
+    value = losses.labelled_cross_entropy(classes, labels)
+    assert value.item() == pytest.approx(-(math.log(3 / 4) + math.log(1 / 2)) / 2)
+    assert gradients(value, classes)[0][1] == [0.0, 0.0]
+    none = losses.labelled_cross_entropy(classes, torch.tensor([-1, -1, -1]))
+    assert none.item() == 0.0 and not torch.autograd.grad(none, classes)[0].any()
+
+
+def test_class_evidence_is_the_logit_of_one_more_class():
+    classes = rows([LOG2, 0.0], [0.0, 0.0])  # Z = 3 and 2: D = 3/4 and 2/3
+    assert losses.class_evidence(classes).sigmoid().tolist() == pytest.approx([3 / 4, 2 / 3])
+    all_classes = torch.cat([classes, torch.zeros(2, 1)], 1).softmax(1)
+    assert torch.allclose(1 - all_classes[:, -1], losses.class_evidence(classes).sigmoid())
+    assert losses.class_evidence(rows([1000.0, 0.0])).tolist() == [1000.0]
+
+
+def test_semi_supervised_discriminator():
+    real, fake = rows([LOG2, 0.0], [0.0, 0.0]), rows([-LOG2, -LOG2])  # D = 3/4, 2/3; 1/2
+    supervised, unsupervised = losses.semi_supervised_discriminator(real, fake, torch.tensor([0, -1]))
+    assert supervised.item() == pytest.approx(-math.log(2 / 3))
+    assert unsupervised.item() == pytest.approx(-0.5 * math.log(2 / 3) - 0.5 * math.log(1 / 2))
+    (gradient,) = torch.autograd.grad(unsupervised, real, retain_graph=True)
+    assert gradient.tolist() == [[0.0, 0.0], pytest.approx([-1 / 12, -1 / 12])]  # 1/2 (D - 1) p_k, of the unlabelled
+    _, unsupervised = losses.semi_supervised_discriminator(real, fake, torch.tensor([0, 1]))
+    assert unsupervised.item() == pytest.approx(-0.25 * math.log(3 / 4 * 2 / 3) - 0.5 * math.log(1 / 2))
+    _, smooth = losses.semi_supervised_discriminator(real, fake, torch.tensor([0, -1]), label_smoothing=0.1)
+    expected = -0.5 * (0.9 * math.log(2 / 3) + 0.1 * math.log(1 / 3)) - 0.5 * math.log(1 / 2)
+    assert smooth.item() == pytest.approx(expected)
+
+
+def test_feature_matching():
+    real, fake = rows([1.0, 2.0], [3.0, 2.0]), rows([0.0, 0.0], [2.0, 2.0])  # means (2, 2) and (1, 1)
+    value = losses.feature_matching(real, fake)
+    assert value.item() == 1.0
+    assert gradients(value, fake)[0] == [[-0.5, -0.5], [-0.5, -0.5]]  # 2 (1 - 2) / F / M
+    assert losses.feature_matching(real, fake, torch.tensor([4, -1])).item() == (2.0**2 + 1.0**2) / 2
+    assert not losses.feature_matching(real, fake.detach()).requires_grad
+
+
+def test_conditional_entropy():
+    assert losses.conditional_entropy(rows([0.0, 0.0], [50.0, -50.0])).item() == pytest.approx(LOG2 / 2)
+
+
+# -- perturbations -----------------------------------------------------------------------------------------------------
+
+
+def test_fast_gradient_sign_of_a_linear_classifier():
+    weight = torch.tensor([[1.0, -2.0, 0.0], [0.0, 0.0, 0.0]])
+    x = torch.tensor([[0.0, 0.5, 0.3], [0.9, 0.0, 0.0], [0.1, 0.2, 0.3]])
+    # cross-entropy of class 0 grows against weight[0], that of class 1 along it; pixels end at 1; no label, no change
+    moved = losses.fast_gradient_sign(lambda x: x @ weight.T, x, torch.tensor([0, 1, -1]), 0.25)
+    expected = torch.tensor([[-0.25, 0.75, 0.3], [1.0, -0.25, 0.0], [0.1, 0.2, 0.3]])
+    assert torch.allclose(moved, expected) and not moved.requires_grad
+    r = losses.fast_gradient(lambda x: x @ weight.T, x, torch.tensor([0, 1, -1]), 5.0)
+    unit = torch.tensor([1.0, -2.0, 0.0]) / math.sqrt(5)
+    assert torch.allclose(r, 5 * torch.stack([-unit, unit, 0 * unit]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_virtual_adversarial_loss_of_a_linear_classifier(dtype):
+    """Two classes whose logits differ by w x: KL grows along w alone, whatever direction the search began at."""
+    weight = torch.zeros(2, 4, dtype=dtype)
+    weight[0] = torch.tensor([3.0, 0.0, 4.0, 0.0])
+    weight.requires_grad_()
+    x = torch.zeros(3, 4, dtype=dtype)  # p = 1/2
+    value = losses.virtual_adversarial_loss(lambda x: x @ weight.T, x, epsilon=LOG3 / 5)
+    # |w| epsilon = log 3: q = 3/4 or 1/4 of class 0, and KL(1/2 || 3/4) = 1/2 log(4/3)
+    assert value.item() == pytest.approx(0.5 * math.log(4 / 3), rel=1e-4)
+    class_logits = (x @ weight.T).detach().requires_grad_()
+    value = losses.virtual_adversarial_loss(lambda x: x @ weight.T, x, LOG3 / 5, class_logits=class_logits)
+    gradient, through_p = torch.autograd.grad(value, (weight, class_logits), allow_unused=True)
+    assert gradient.abs().max() > 0.01 and through_p is None, "p(. | x) is what the answer should stay"
+
+
+def test_virtual_adversarial_loss_leaves_the_classifier_as_it_was():
+    torch.manual_seed(0)
+    classifier = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    x, before = torch.randn(6, 3), {k: v.clone() for k, v in classifier.state_dict().items()}
+    random = losses.virtual_adversarial_loss(classifier, x, 1.0, iterations=1)
+    losses.fast_gradient_sign(classifier, x, torch.zeros(6, dtype=torch.int64), 0.1)
+    assert all(torch.equal(v, before[k]) for k, v in classifier.state_dict().items())
+    assert all(p.grad is None for p in classifier.parameters()) and random.requires_grad

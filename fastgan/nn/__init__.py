@@ -4,7 +4,16 @@ from fastgan.nn.ada import AdaptiveAugment
 from fastgan.nn.diffaugment import DiffAugment
 from fastgan.nn.fuse import FusedChain, FuseReport, fuse, unfuse
 from fastgan.nn.init import dcgan_init
-from fastgan.nn.layers import AlwaysDropout, ReplayBuffer
+from fastgan.nn.layers import (
+    AlwaysDropout,
+    GaussianNoise,
+    HistoricalAverage,
+    MinibatchDiscrimination,
+    ReplayBuffer,
+    VirtualBatchNorm,
+    kept_statistics,
+    virtual_batch_norm_,
+)
 
 __all__ = [
     "AdaptiveAugment",
@@ -12,8 +21,14 @@ __all__ = [
     "DiffAugment",
     "FuseReport",
     "FusedChain",
+    "GaussianNoise",
+    "HistoricalAverage",
+    "MinibatchDiscrimination",
     "ReplayBuffer",
+    "VirtualBatchNorm",
     "dcgan_init",
     "fuse",
+    "kept_statistics",
     "unfuse",
+    "virtual_batch_norm_",
 ]

@@ -39,7 +39,8 @@ class Noisy(Images):
 
     def __getitem__(self, i: int) -> dict[str, object]:
         noise = torch.rand(()).item() + np.random.rand() + random.random()
-        return {"image": self.images[i].float() / 127.5 - 1 + 0.0 * noise, "label": float(noise)}
+        image = self.images[i].float() / 127.5 - 1 + 0.0 * noise
+        return {"image": image, "label": int(noise), "state": torch.tensor([noise])}
 
 
 class Fast(Images):
@@ -118,6 +119,8 @@ class TinyGAN(Architecture):
 
 def spread(architecture: Architecture) -> tuple[str, float, bool]:
     """A metric that draws random numbers and needs nothing."""
+    if not architecture.generators:
+        return "spread", torch.rand(()).item() * next(architecture.parameters()).std().item(), False
     return "spread", architecture.sample(16).std().item(), False
 
 
@@ -125,6 +128,8 @@ SMALL: dict[str, dict] = {  # small enough to train here; one that is not listed
     "gan": {"image_size": 4, "channels": 1, "z_dim": 4, "hidden": 8, "maxout_units": 4},
     "dcgan": {"image_size": 16, "channels": 1, "z_dim": 8, "ngf": 4, "ndf": 4},
     "wgan": {"image_size": 16, "channels": 1, "z_dim": 8, "ngf": 4, "ndf": 4, "n_critic_warmup": 3},
+    "improved_gan": {"image_size": 16, "channels": 1, "ngf": 4, "ndf": 4, "minibatch_kernels": 3, "virtual_batch": 3},
+    "vat": {"image_size": 16, "channels": 1, "width": 2},
     "wgan_gp": {"image_size": 16, "channels": 1, "z_dim": 8, "ngf": 4, "ndf": 4},
 }
 
