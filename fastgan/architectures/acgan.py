@@ -65,6 +65,10 @@ class ACGAN(Architecture):
     needs: ClassVar[tuple[str, ...]] = ("image", "label")
     conditions: ClassVar[tuple[str, ...]] = ("label",)
     defaults: ClassVar[dict] = {"batch_size": 100}
+    presets: ClassVar[dict] = {
+        "scenes": Preset("scenes", 2000, 64, {"image_size": 32, "ngf": 32}, 4096),
+        "fashion_mnist": Preset("fashion_mnist", 2000, 64, {"ngf": 32}),
+    }
 
     @dataclass(frozen=True)
     class Config(Architecture.Config):

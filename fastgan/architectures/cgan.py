@@ -184,6 +184,10 @@ class CGAN(Game):
     needs: ClassVar[tuple[str, ...]] = ("image", "label")
     conditions: ClassVar[tuple[str, ...]] = ("label",)
     defaults: ClassVar[dict] = {"batch_size": 100}
+    presets: ClassVar[dict] = {
+        "scenes": Preset("scenes", 2000, 64, {"network": "dcgan", "image_size": 32, "ngf": 32, "ndf": 32}, 4096),
+        "fashion_mnist": Preset("fashion_mnist", 3000, 64, {"network": "dcgan", "ngf": 32, "ndf": 32}),
+    }
 
     @dataclass(frozen=True)
     class Config(Game.Config):
