@@ -93,27 +93,36 @@ class Game(Architecture):
         ]
 
     def discriminator_loss(self, batch: Batch, step: int) -> Losses:
-        c, real = self.config, self.real(batch)
+        c, real, given = self.config, self.real(batch), self.given(batch)
         with torch.no_grad():
             fake = self.generate(batch)
         if self.replay is not None:
             fake = self.replay(fake)
         real, fake = self.noisy(real, step), self.noisy(fake, step)
-        real_logits, fake_logits = self._judge(real, fake)
+        real_logits, fake_logits = self._judge(real, fake, given)
         labels = {"label_smoothing": c.label_smoothing, "label_flip": c.label_flip} if self._loss.labels else {}
         return {
             "adversarial": self._loss.discriminator(real_logits, fake_logits, **labels),
-            **self._penalties(real, fake, step),
+            **self._penalties(real, fake, given, step),
             **self._judgement(real_logits.detach(), fake_logits.detach()),
         }
 
     def generator_loss(self, batch: Batch, step: int) -> Losses:
-        fake_logits = self.discriminator(self.noisy(self.generate(batch), step))
+        return {"adversarial": self.adversarial(self.generate(batch), batch, step)}
+
+    def adversarial(self, fake: torch.Tensor, batch: Batch, step: int) -> torch.Tensor:
+        """The generator's side of the game, for images ``fake`` that it made for ``batch``."""
+        given = self.given(batch)
+        fake_logits = self.discriminator(self.noisy(fake, step), *given)
         if not self._loss.relativistic:
-            return {"adversarial": self._loss.generator(fake_logits)}
+            return self._loss.generator(fake_logits)
         with torch.no_grad():
-            real_logits = self.discriminator(self.noisy(self.real(batch), step))
-        return {"adversarial": self._loss.generator(fake_logits, real_logits)}
+            real_logits = self.discriminator(self.noisy(self.real(batch), step), *given)
+        return self._loss.generator(fake_logits, real_logits)
+
+    def given(self, batch: Batch) -> tuple[torch.Tensor, ...]:
+        """What the discriminator is given beside the pictures, real or generated, of ``batch``: conditions (N, ...)."""
+        return ()
 
     def noisy(self, image: torch.Tensor, step: int) -> torch.Tensor:
         """What the discriminator is shown of ``image`` at ``step``."""
@@ -137,25 +146,28 @@ class Game(Architecture):
     def _loss(self) -> losses.AdversarialLoss:
         return losses.LOSSES[self.config.loss]
 
-    def _judge(self, real: torch.Tensor, fake: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _judge(
+        self, real: torch.Tensor, fake: torch.Tensor, given: tuple[torch.Tensor, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of both; in one pass batch norm sees real and fake images mixed, in two it sees each alone."""
         if self.config.separate_batches:
-            return self.discriminator(real), self.discriminator(fake)
-        real_logits, fake_logits = self.discriminator(torch.cat([real, fake])).split([len(real), len(fake)])
+            return self.discriminator(real, *given), self.discriminator(fake, *given)
+        twice = [torch.cat([condition, condition]) for condition in given]
+        real_logits, fake_logits = self.discriminator(torch.cat([real, fake]), *twice).split([len(real), len(fake)])
         return real_logits, fake_logits
 
-    def _penalties(self, real: torch.Tensor, fake: torch.Tensor, step: int) -> Losses:
+    def _penalties(self, real: torch.Tensor, fake: torch.Tensor, given: tuple[torch.Tensor, ...], step: int) -> Losses:
         c = self.config
         if c.regularizer == "none" or (c.regularizer_every > 1 and step % c.regularizer_every):
             return {}
         weight = c.regularizer_weight * c.regularizer_every
         if c.regularizer == "gradient_penalty":
-            return {"gradient_penalty": gradient_penalty(self.discriminator, real, fake, weight)}
+            return {"gradient_penalty": gradient_penalty(self.discriminator, real, fake, weight, critic_args=given)}
         if c.regularizer == "dragan":
-            return {"dragan": losses.dragan_penalty(self.discriminator, real, weight)}
+            return {"dragan": losses.dragan_penalty(self.discriminator, real, weight, critic_args=given)}
         penalties = {"r1": (losses.r1_penalty, real), "r2": (losses.r2_penalty, fake)}
         return {
-            name: penalty(self.discriminator, image, weight)
+            name: penalty(self.discriminator, image, weight, critic_args=given)
             for name, (penalty, image) in penalties.items()
             if name in c.regularizer
         }

@@ -27,7 +27,7 @@ from fastgan.architectures.base import Architecture, Losses, Phase, Preset, opti
 from fastgan.data.batch import Batch
 from fastgan.registry import register
 
-__all__ = ["GAN", "Discriminator", "Generator", "Maxout"]
+__all__ = ["GAN", "Discriminator", "Generator", "Maxout", "init_uniform", "sgd_schedule"]
 
 
 class Maxout(nn.Module):
@@ -88,6 +88,15 @@ def init_uniform(network: nn.Module, bound: float) -> None:
         if isinstance(module, nn.Linear):
             nn.init.uniform_(module.weight, -bound, bound)
             nn.init.zeros_(module.bias)
+
+
+def sgd_schedule(config: Architecture.Config, lr: float, step: int) -> dict[str, float]:
+    """A learning rate that was ``lr`` at first, and the momentum, at ``step``: ``GAN.Config`` says how they move."""
+    rise = min(step / config.momentum_steps, 1.0)
+    return {
+        "lr": max(lr * config.lr_decay**-step, config.min_lr),
+        "momentum": config.momentum + (config.final_momentum - config.momentum) * rise,
+    }
 
 
 @register("gan")
@@ -152,12 +161,7 @@ class GAN(Architecture):
 
     def schedule(self, step: int) -> dict[str, float]:
         """Learning rate and momentum at ``step``."""
-        c = self.config
-        rise = min(step / c.momentum_steps, 1.0)
-        return {
-            "lr": max(c.lr * c.lr_decay**-step, c.min_lr),
-            "momentum": c.momentum + (c.final_momentum - c.momentum) * rise,
-        }
+        return sgd_schedule(self.config, self.config.lr, step)
 
     def discriminator_loss(self, batch: Batch, step: int) -> Losses:
         real_logits = self.discriminator(self.real(batch))

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fastgan.architectures.base import Architecture
-from fastgan.data.batch import Batch
 from fastgan.metrics import METRICS, CollapseDetector, CollapseReport, Measure
 from fastgan.training import rng
+from fastgan.training.batches import to_device
 from fastgan.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def sampler(architecture: Architecture, dataset: Any) -> Callable[[int], torch.T
         rows = dataset.batch(torch.randint(len(dataset), (n,)))
         if missing := [name for name in architecture.conditions if name not in rows]:
             raise ValueError(f"{architecture.name} generates from {missing[0]!r}, which the data does not have")
-        given = Batch(**{name: rows[name] for name in architecture.conditions}).to(architecture.device)
+        given = to_device({name: rows[name] for name in architecture.conditions}, architecture.device)
         was_training = architecture.training
         architecture.eval()
         try:

@@ -121,12 +121,23 @@ def spread(architecture: Architecture) -> tuple[str, float, bool]:
     """A metric that draws random numbers and needs nothing."""
     if not architecture.generators:
         return "spread", torch.rand(()).item() * next(architecture.parameters()).std().item(), False
+    if "label" in architecture.conditions:
+        return "spread", architecture.generate(Batch(label=torch.arange(16) % 3)).std().item(), False
     return "spread", architecture.sample(16).std().item(), False
 
 
 SMALL: dict[str, dict] = {  # small enough to train here; one that is not listed has its own defaults at 16 px
     "gan": {"image_size": 4, "channels": 1, "z_dim": 4, "hidden": 8, "maxout_units": 4},
     "dcgan": {"image_size": 16, "channels": 1, "z_dim": 8, "ngf": 4, "ndf": 4},
+    "cgan": {
+        "image_size": 4,
+        "channels": 1,
+        "num_classes": 3,
+        "z_dim": 4,
+        "hidden": (4, 4, 8),
+        "maxout_units": (4, 4, 4),
+    },
+    "acgan": {"image_size": 16, "channels": 1, "num_classes": 3, "z_dim": 8, "ngf": 4, "ndf": 2},
     "wgan": {"image_size": 16, "channels": 1, "z_dim": 8, "ngf": 4, "ndf": 4, "n_critic_warmup": 3},
     "improved_gan": {"image_size": 16, "channels": 1, "ngf": 4, "ndf": 4, "minibatch_kernels": 3, "virtual_batch": 3},
     "vat": {"image_size": 16, "channels": 1, "width": 2},
