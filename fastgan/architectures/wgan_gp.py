@@ -9,6 +9,7 @@ with perceptrons is for points (N, channels, 1, 1).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 
 from fastgan import losses
-from fastgan.architectures.base import Architecture, Losses, Phase, option
+from fastgan.architectures.base import Architecture, Losses, Phase, Preset, option
 from fastgan.architectures.wgan import build_critic, build_generator, check_networks
 from fastgan.data.batch import Batch
 from fastgan.ops import gradient_penalty
@@ -34,9 +35,17 @@ def he_init(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
+# rings and grids of points: the penalty's weight is the authors' for toy data, the pace that of minutes
+POINTS = {"generator": "mlp", "critic": "mlp", "hidden": 128, "z_dim": 2, "lambda_gp": 0.1, "lr": 2e-3}
+
+
 @register("wgan_gp")
 class WGANGP(Architecture):
     discriminators: ClassVar[tuple[str, ...]] = ("critic",)
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "gaussians_8": Preset("gaussians_8", 2000, 256, model=POINTS),
+        "gaussians_25": Preset("gaussians_25", 2000, 256, model=POINTS),
+    }
 
     @dataclass(frozen=True)
     class Config(Architecture.Config):

@@ -35,7 +35,8 @@ class TrainOptions:
     """a small run by name, which decides the data, steps and model where the options below do not: `fastgan list` names
     the presets"""
     data: str = "scenes"
-    """scenes, fashion_mnist, cifar10, gaussian, or the path of a folder or zip of images"""
+    """scenes, fashion_mnist, mnist_5k, cifar10, gaussians_8, gaussians_25, gaussian, or the path of a folder or zip of
+    images; what may follow a name: docs/data.md"""
     steps: int | None = None
     """length of the whole run; none: the architecture's; a finished run is extended by asking for more"""
     batch_size: int | None = None

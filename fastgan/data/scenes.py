@@ -4,6 +4,9 @@ One or two shaded solids on a patterned ground under a sky. Twelve factors are d
 pairs of shape and color) from a counter-based generator keyed by (seed, split, index): image i is the same whichever
 others are made, in whatever order. Factors are told by structure, not by the value of any one pixel; colors, camera,
 light and places vary continuously beneath them.
+
+``vary`` lets some of this vary alone, so that a model of minutes learns it: all else then stays at ``STILL``, a green
+cube of medium size in the middle of a plain ground under a clear sky, lit from the left.
 """
 
 from __future__ import annotations
@@ -16,10 +19,11 @@ import torch
 
 from fastgan.data import scene_captions
 from fastgan.data.dataset import MAX_CACHE_BYTES, ImageDataset
+from fastgan.data.query import did_you_mean
 from fastgan.data.resize import check_channels, convert_channels
 from fastgan.data.scene_render import SHAPES, render
 
-__all__ = ["FACTORS", "HELD_OUT", "Scenes"]
+__all__ = ["CONTINUOUS", "FACTORS", "HELD_OUT", "STILL", "Scenes"]
 
 # hue, saturation, value; a scene moves hue and value a little
 PAINT = {
@@ -61,6 +65,18 @@ CONTINUOUS = (
     "neighbor_value",
 )  # fmt: skip
 DISCRETE = ("shape", "color", "texture", "material", "sky", "ground", "neighbor", "neighbor_shape", "neighbor_color")
+# factors that are thirds of a continuous value
+THIRDS = {"size": "scale", "position": "x", "light": "azimuth"}
+# Where nothing else is said a value that does not vary is the middle one. A cube is a solid whose yaw can be seen.
+STILL: dict[str, str | float] = {
+    "shape": "cube", "color": "green", "texture": "plain", "material": "matte", "scale": 0.6,
+    "sky": "clear", "ground": "plain", "sky_hue": 0.25, "ground_hue": 0.2, "azimuth": 0.3,
+    "neighbor": "none", "neighbor_shape": "pyramid", "neighbor_color": "purple", "neighbor_texture": 0.25,
+}  # fmt: skip
+TURNED = ("yaw", "neighbor_yaw")
+# Of a full turn, what yaw goes over where ``vary`` is given: a cube looks the same after a quarter, and mirrored in the
+# other half of it
+VISIBLE_TURN = 1 / 8
 POINTS = 16  # random places in the sky: clouds, stars
 COLUMNS = {name: i for i, name in enumerate(CONTINUOUS + DISCRETE)}
 
@@ -80,6 +96,30 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
+# the sky's and ground's places where something else varies
+STILL_POINTS = _uniforms(0, np.zeros(1, np.int64), 2 * POINTS).reshape(POINTS, 2).astype(np.float32)
+
+
+def _still(varied: set[str]) -> dict[str, float]:
+    """The number in [0, 1) of every column that is not among ``varied``."""
+    # what is told of a neighbor needs one
+    neighbor = {"neighbor": "beside"} if any(name.startswith("neighbor_") for name in varied) else {}
+    chosen = STILL | neighbor
+    numbers = {}
+    for name in COLUMNS.keys() - varied:
+        value = chosen.get(name, 0.5)
+        if isinstance(value, str):
+            options = _options(name)
+            value = (options.index(value) + 0.5) / len(options)
+        numbers[name] = value
+    return numbers
+
+
+def _options(name: str) -> tuple[str, ...]:
+    """What a discrete column is drawn from: a neighbor's are those of a neighbor that is there."""
+    return FACTORS[name][1:] if name.startswith("neighbor_") else FACTORS[name]
+
+
 def _thirds(u: np.ndarray) -> np.ndarray:
     return np.minimum((u * 3).astype(np.int64), 2)
 
@@ -87,9 +127,9 @@ def _thirds(u: np.ndarray) -> np.ndarray:
 class Scenes(ImageDataset):
     """Procedural scenes.
 
-    ``label`` is the main solid's shape (6 classes); ``factors`` gives all twelve factors, ``caption`` a sentence,
-    ``segments`` the mask of sky, ground and solids. Images are rendered on first use, about a millisecond each at 64
-    px.
+    ``label`` is the main solid's shape (6 classes) or another factor; ``factors`` gives all twelve factors,
+    ``continuous`` the values beneath them, ``caption`` a sentence, ``segments`` the mask of sky, ground and solids.
+    Images are rendered on first use, about a millisecond each at 64 px.
 
     Args:
         size: how many images.
@@ -98,6 +138,10 @@ class Scenes(ImageDataset):
         split: ``train``, ``test`` (other images of the same kind) or ``held_out`` (pairs of shape and color,
             ``HELD_OUT``, that the other two never show).
         seed: of the whole set.
+        label: of ``FACTORS``; its values are the classes.
+        vary: of ``FACTORS`` and ``CONTINUOUS``, what varies while all else stays at ``STILL``; None: everything.
+            "size", "position" and "light" vary as "scale", "x" and "azimuth" do. What is told of a neighbor gives every
+            scene one, beside the solid. Pairs are held out where both shape and color vary.
         max_cache_bytes: bound of the cache of rendered images.
     """
 
@@ -109,6 +153,8 @@ class Scenes(ImageDataset):
         channels: int = 3,
         split: str = "train",
         seed: int = 0,
+        label: str = "shape",
+        vary: Sequence[str] | None = None,
         max_cache_bytes: int = MAX_CACHE_BYTES,
     ) -> None:
         if isinstance(image_size, bool) or not isinstance(image_size, int) or not 8 <= image_size <= 512:
@@ -116,44 +162,65 @@ class Scenes(ImageDataset):
         check_channels(channels)
         if split not in SPLITS:
             raise ValueError(f"split takes {', '.join(map(repr, SPLITS))} for scenes, got {split!r}")
-        self.split, self.seed = split, seed
+        if label not in FACTORS:
+            raise ValueError(f"label takes {', '.join(FACTORS)}, got {label!r}{did_you_mean(label, FACTORS)}")
+        self.split, self.seed, self.vary = split, seed, None if vary is None else _checked(vary)
         self._key = seed * len(SPLITS) + SPLITS.index(split)
+        varied = set(COLUMNS) if vary is None else {THIRDS.get(name, name) for name in self.vary}
+        self._varied = [name for name in CONTINUOUS if name in varied]
+        self._still = _still(varied)
+        self._holds_out = {"shape", "color"} <= varied
+        if split == "held_out" and not self._holds_out:
+            raise ValueError(f"split 'held_out' is about shape and color: vary takes both for it, got {self.vary}")
+        asked = [f"label={label}"] * (label != "shape") + ([] if vary is None else [f"vary={','.join(self.vary)}"])
         super().__init__(
-            "scenes",
+            "?".join(filter(None, ["scenes", "&".join(asked)])),
             size,
             image_size=image_size,
             channels=channels,
-            classes=SHAPES,
+            classes=FACTORS[label],
             origin=f"made on the fly, split {split}, seed {seed}",
             max_cache_bytes=max_cache_bytes,
         )
-        self.labels = self.factors(torch.arange(size))["shape"]
+        self.labels = self.factors(torch.arange(size))[label]
 
     def _draw(self, indices: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
         """Uniform numbers (N, columns), factor values {name: (N,) int64} and sky points (N, 16, 2)."""
         drawn = _uniforms(self._key, indices, len(COLUMNS) + 2 * POINTS)
         u, points = drawn[:, : len(COLUMNS)], drawn[:, len(COLUMNS) :].reshape(-1, POINTS, 2).astype(np.float32)
-        factors = {}
-        for name in DISCRETE:
-            options = FACTORS[name][1:] if name.startswith("neighbor_") else FACTORS[name]
-            factors[name] = (u[:, COLUMNS[name]] * len(options)).astype(np.int64)
+        if self.vary is not None:
+            u[:, [COLUMNS[name] for name in TURNED]] *= VISIBLE_TURN
+            for name, number in self._still.items():
+                u[:, COLUMNS[name]] = number * (VISIBLE_TURN if name in TURNED else 1)
+            points = np.broadcast_to(STILL_POINTS, points.shape)
+        factors = {name: (u[:, COLUMNS[name]] * len(_options(name))).astype(np.int64) for name in DISCRETE}
         held_out = np.array([COLORS.index(HELD_OUT[shape]) for shape in SHAPES])[factors["shape"]]
         if self.split == "held_out":
             factors["color"] = held_out
-        else:
+        elif self._holds_out:
             factors["color"] = (factors["color"] + (factors["color"] == held_out)) % len(COLORS)
         alone = factors["neighbor"] == FACTORS["neighbor"].index("none")
         for name in ("neighbor_shape", "neighbor_color"):
             factors[name] = np.where(alone, 0, factors[name] + 1)
-        factors["size"] = _thirds(u[:, COLUMNS["scale"]])
-        factors["position"] = _thirds(u[:, COLUMNS["x"]])
-        factors["light"] = _thirds(u[:, COLUMNS["azimuth"]])
+        for name, column in THIRDS.items():
+            factors[name] = _thirds(u[:, COLUMNS[column]])
         return u, {name: factors[name] for name in FACTORS}, points
 
     def factors(self, indices: torch.Tensor | Sequence[int]) -> dict[str, torch.Tensor]:
         """Ground truth by factor name: (N,) int64 positions in ``FACTORS[name]``. Renders nothing."""
         _, factors, _ = self._draw(np.asarray(indices, dtype=np.int64))
         return {name: torch.from_numpy(values) for name, values in factors.items()}
+
+    def continuous(self, indices: torch.Tensor | Sequence[int]) -> dict[str, torch.Tensor]:
+        """Ground truth of what varies continuously, by name of ``CONTINUOUS``: (N,) float64 in [0, 1). Renders nothing.
+
+        From 0 to 1 ``x`` goes from left to right, ``z`` away from the camera, ``scale`` from small to large, ``camera``
+        and ``elevation`` (of the light) upwards, ``azimuth`` (of the light) from left to right, ``brightness``, the
+        hues and their like from their lowest to their highest. ``yaw`` is in turns: up to 1, with ``vary`` to 1/8. The
+        values of a neighbor say nothing where there is none.
+        """
+        u, _, _ = self._draw(np.asarray(indices, dtype=np.int64))
+        return {name: torch.from_numpy(u[:, COLUMNS[name]].copy()) for name in self._varied}
 
     def caption(self, index: int) -> str:
         """A sentence about image ``index``; the wording is drawn too, and is the same at every call."""
@@ -179,6 +246,16 @@ class Scenes(ImageDataset):
         for row, (image, _) in enumerate(self._render(indices)):
             images[row] = (image * 255 + 0.5).astype(np.uint8).transpose(2, 0, 1)
         return convert_channels(torch.from_numpy(images), self.channels)
+
+
+def _checked(vary: Sequence[str]) -> tuple[str, ...]:
+    names = (vary,) if isinstance(vary, str) else tuple(vary)
+    known = [*FACTORS, *CONTINUOUS]
+    if wrong := [name for name in names if name not in known]:
+        raise ValueError(f"vary takes some of {', '.join(known)}, got {wrong[0]!r}{did_you_mean(wrong[0], known)}")
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"vary takes names of factors, each once, got {names!r}")
+    return names
 
 
 def _arrange(u: dict[str, float], word: dict[str, str], points: np.ndarray) -> dict:

@@ -204,6 +204,9 @@ class Measure:
 
 
 def real_subset(dataset: Any, n: int) -> torch.Tensor:
-    """Indices of the same at most ``n`` images at every call, in rising order."""
+    """Indices of the same at most ``n`` images at every call, in rising order; of a data set that repeats images
+    (``FewLabels``) those that are ``distinct``."""
     generator = torch.Generator().manual_seed(SUBSET_SEED)
-    return torch.randperm(len(dataset), generator=generator)[:n].sort().values
+    distinct = getattr(dataset, "distinct", None)
+    images = torch.arange(len(dataset)) if distinct is None else distinct
+    return images[torch.randperm(len(images), generator=generator)[:n].sort().values]

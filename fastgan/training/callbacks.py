@@ -18,7 +18,7 @@ import torch
 from fastgan.architectures.base import Architecture
 from fastgan.data.batch import Batch
 from fastgan.training import rng
-from fastgan.training.grid import save_grid
+from fastgan.training.grid import is_drawn_as_points, save_grid, save_scatter
 
 if TYPE_CHECKING:
     from fastgan.training.trainer import Trainer
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["BestMetric", "Callback", "GradientAlarm", "MetricsFile", "Progress", "SampleGrid"]
 
 log = logging.getLogger("fastgan")
+
+POINTS = 2000  # samples, and as many of the data, in the picture of a model that makes points
 
 # metric(architecture) -> (name, value, whether lower is better), called with the averaged generators in eval mode; a
 # fourth item, a dict of other values by name, goes into the record beside it
@@ -100,26 +102,33 @@ class SampleGrid(Callback):
     """Draws the averaged generator from the same noise and conditions every time: samples/step_000500.png.
 
     The noise is drawn once from the run's seed and kept in the checkpoint; conditions (labels, sources) are those of
-    the first items of the data set. Models that make no pictures (points, video, classes) get none.
+    the first items of the data set. Points on the line or in the plane are drawn together with the data's; models that
+    make neither (video, classes) get no picture.
     """
 
     def __init__(self, every: int | None, columns: int = 8, width: int = 1024) -> None:
         self.every, self.columns, self.width = every, columns, width
         self._latent: torch.Tensor | None = None
         self._batch: Batch | None = None
+        self._data: torch.Tensor | None = None  # points of the data, where the model makes points
 
     def on_start(self, trainer: Trainer) -> None:
         if self.every is None or trainer.run is None:
             return
         architecture = trainer.architecture
         columns = min(self.columns, max(1, self.width // architecture.config.image_size))
-        conditions = {}
-        if architecture.conditions:
-            first = trainer.batches.first(columns**2)
+        count, conditions = columns**2, {}
+        if architecture.config.image_size == 1:
+            first = trainer.batches.first(POINTS)
+            count, self._data = len(first), first.image
+            conditions = {name: getattr(first, name) for name in architecture.conditions}
+        elif architecture.conditions:
+            first = trainer.batches.first(count)
             columns = math.isqrt(len(first))
-            conditions = {name: getattr(first, name)[: columns**2] for name in architecture.conditions}
+            count = columns**2
+            conditions = {name: getattr(first, name)[:count] for name in architecture.conditions}
         if self._latent is None:
-            self._latent = self._draw(trainer, columns**2)
+            self._latent = self._draw(trainer, count)
         latent = None if self._latent is None else self._latent.to(trainer.device)
         self._batch, self.columns = Batch(**{**conditions, "latent": latent}), columns
 
@@ -139,10 +148,12 @@ class SampleGrid(Callback):
                 images = architecture.generate(self._batch)
             except NotImplementedError:  # a classifier
                 images = None
-        if images is None or images.dim() != 4 or max(images.shape[2:]) < 2:
+        if images is not None and is_drawn_as_points(images):
+            save_scatter(images, trainer.run.sample(trainer.step), self._data)
+        elif images is None or images.dim() != 4 or max(images.shape[2:]) < 2:
             self._batch = None
-            return
-        save_grid(images, trainer.run.sample(trainer.step), self.columns)
+        else:
+            save_grid(images, trainer.run.sample(trainer.step), self.columns)
 
     def state_dict(self) -> dict[str, Any]:
         return {"latent": self._latent}

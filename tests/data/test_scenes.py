@@ -6,7 +6,7 @@ import torch
 
 from fastgan.data import load, normalize
 from fastgan.data.scene_render import SHAPES, render
-from fastgan.data.scenes import FACTORS, HELD_OUT, Scenes
+from fastgan.data.scenes import CONTINUOUS, FACTORS, HELD_OUT, Scenes
 
 SIZES = (16, 32, 64, 128, 256)
 
@@ -199,3 +199,78 @@ def test_channels_and_description():
     assert load("scenes", size=7).describe() == (
         "scenes: 7 images, 6 classes, 3x64x64, made on the fly, split train, seed 0"
     )
+
+
+def test_the_label_is_the_factor_asked_for():
+    dataset = Scenes(50, image_size=8, label="sky")
+    assert dataset.classes == FACTORS["sky"]
+    assert torch.equal(dataset.batch(range(50))["label"], dataset.factors(range(50))["sky"])
+    assert torch.equal(dataset.batch(range(50))["image"], Scenes(50, image_size=8).batch(range(50))["image"])
+
+
+@pytest.mark.parametrize("name", ["shape", "texture", "sky", "ground"])
+def test_a_factor_that_varies_alone_makes_one_picture_a_value(name):
+    dataset = Scenes(60, image_size=32, vary=[name])
+    images, values = dataset.batch(range(60))["image"], dataset.factors(range(60))[name]
+    pictures = [images[values == value] for value in range(len(FACTORS[name]))]
+    assert all(len(group) and group.eq(group[0]).all() for group in pictures)
+    assert len(torch.stack([group[0] for group in pictures]).unique(dim=0)) == len(FACTORS[name])
+    others = dataset.factors(range(60))
+    assert all(len(others[other].unique()) == 1 for other in FACTORS if other != name)
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_every_continuous_value_can_be_seen(name):
+    # a plain ground has no scale; a neighbor has two textures, and its side moves it only a little in depth
+    seen_with, least = {"ground_scale": ["ground"]}.get(name, []), {"neighbor_texture": 2, "neighbor_side": 10}
+    dataset = Scenes(40, image_size=32, vary=[name, *seen_with])
+    truth = dataset.continuous(range(40))
+    assert list(truth) == [name] and truth[name].min() >= 0 and truth[name].max() < 1
+    assert len(dataset.batch(range(40))["image"].unique(dim=0)) >= least.get(name, 20)
+
+
+def test_x_is_the_place_and_scale_the_area():
+    dataset = Scenes(60, image_size=64, vary=("x", "scale"))
+    truth, solid = dataset.continuous(range(60)), dataset.segments(range(60)) == 2
+    place = (solid * torch.arange(64)).sum((1, 2)) / solid.sum((1, 2))
+    assert torch.corrcoef(torch.stack([truth["x"], place]))[0, 1] > 0.99
+    width = solid.any(1).sum(1).double()
+    assert torch.corrcoef(torch.stack([truth["scale"], width]))[0, 1] > 0.97
+
+
+def test_yaw_turns_a_cube_from_its_face_to_its_edge():
+    dataset = Scenes(80, image_size=64, vary="yaw")
+    yaw, solid = dataset.continuous(range(80))["yaw"], dataset.segments(range(80)) == 2
+    assert yaw.max() < 1 / 8 and yaw.max() - yaw.min() > 0.11
+    width = solid.any(1).sum(1).double()
+    assert torch.corrcoef(torch.stack([yaw, width]))[0, 1] > 0.9
+    # sqrt 2 times as wide, but its front face is nearer than its corners: (sqrt 2 .53 / 5) / (.53 / (5 - .53))
+    assert width[yaw.argmax()] / width[yaw.argmin()] == pytest.approx(1.26, rel=0.08)
+
+
+def test_what_is_told_of_a_neighbor_needs_one():
+    factors = Scenes(40, image_size=8, vary=("neighbor_color",)).factors(range(40))
+    assert factors["neighbor"].unique().tolist() == [FACTORS["neighbor"].index("beside")]
+    assert len(factors["neighbor_color"].unique()) > 4 and 0 not in factors["neighbor_color"]
+    assert Scenes(40, image_size=8, vary=("x",)).factors(range(40))["neighbor"].eq(0).all()
+
+
+def test_pairs_are_held_out_where_both_vary():
+    colors = Scenes(400, image_size=8, vary=("color",)).factors(range(400))["color"]
+    assert len(colors.unique()) == len(FACTORS["color"])  # the cube's own held-out color among them
+    both = Scenes(400, image_size=8, vary=("shape", "color")).factors(range(400))
+    held_out = torch.tensor([FACTORS["color"].index(HELD_OUT[shape]) for shape in SHAPES])
+    assert not (both["color"] == held_out[both["shape"]]).any()
+    apart = Scenes(40, image_size=8, split="held_out", vary=("shape", "color")).factors(range(40))
+    assert torch.equal(apart["color"], held_out[apart["shape"]])
+    with pytest.raises(ValueError, match="vary takes both for it"):
+        Scenes(10, image_size=8, split="held_out", vary=("shape",))
+
+
+def test_continuous_values_are_those_beneath_the_factors():
+    dataset = Scenes(200, image_size=8)
+    truth, factors = dataset.continuous(range(200)), dataset.factors(range(200))
+    assert tuple(truth) == CONTINUOUS
+    for factor, name in (("size", "scale"), ("position", "x"), ("light", "azimuth")):
+        assert torch.equal((truth[name] * 3).long(), factors[factor])
+    assert torch.equal(truth["yaw"][7:9], dataset.continuous([7, 8])["yaw"])

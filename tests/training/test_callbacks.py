@@ -18,7 +18,7 @@ from fastgan.architectures.base import Architecture, Phase
 from fastgan.data.batch import Batch
 from fastgan.training.callbacks import BestMetric, GradientAlarm, SampleGrid
 from fastgan.training.checkpoint import read_checkpoint
-from fastgan.training.grid import make_grid, save_grid
+from fastgan.training.grid import make_grid, make_scatter, save_grid
 from fastgan.training.trainer import Trainer
 
 from .stubs import Images, TinyGAN
@@ -95,7 +95,7 @@ def test_conditions_are_those_of_the_first_items(tmp_path: Path) -> None:
     assert seen[-1].image is None and len(seen[-1].latent) == 16
 
 
-@pytest.mark.parametrize("shape", [(64, 1, 1, 1), (64, 5, 1, 4, 4), None])
+@pytest.mark.parametrize("shape", [(64, 3, 1, 1), (64, 5, 1, 4, 4), None])
 def test_what_is_no_picture_gets_no_grid(tmp_path: Path, shape: tuple | None) -> None:
     class Other(TinyGAN):
         def generate(self, batch: Batch) -> torch.Tensor:
@@ -105,6 +105,65 @@ def test_what_is_no_picture_gets_no_grid(tmp_path: Path, shape: tuple | None) ->
 
     run(Other(), tmp_path, sample_every=1)
     assert not (tmp_path / "samples").exists()
+
+
+@pytest.mark.parametrize("name", ["gaussian", "gaussians_8"])
+def test_points_are_drawn_with_those_of_the_data(tmp_path: Path, name: str) -> None:
+    data = fastgan.data.load(name, size=300)
+    wgan = fastgan.create(
+        "wgan", image_size=1, channels=data.channels, generator="mlp", critic="mlp", hidden=4, z_dim=2,
+        n_critic_warmup=1, n_critic=1,
+    )  # fmt: skip
+    trainer = Trainer(wgan, data, steps=2, batch_size=8, out=tmp_path, sample_every=1, progress=False)
+    trainer.fit()
+    noise = read_checkpoint(tmp_path / "checkpoints" / "last.safetensors")["callbacks"]["SampleGrid"]["latent"]
+    assert len(noise) == 300
+    with trainer.averaged() as architecture:
+        samples = architecture.generate(Batch(latent=noise))
+    with Image.open(tmp_path / "samples" / "step_000002.png") as picture:
+        assert np.array_equal(np.asarray(picture), make_scatter(samples, data.batch(range(300))["image"]).numpy())
+
+
+def at(picture: torch.Tensor) -> dict[str, set[tuple[int, int]]]:
+    """Places (row, column) that are not white, by the colour that they are nearest to."""
+    red, blue = picture[..., 0].int(), picture[..., 2].int()
+    inked = {"data": red > blue, "samples": blue > red}
+    return {name: {tuple(place) for place in mask.nonzero().tolist()} for name, mask in inked.items()}
+
+
+def test_scatter_puts_points_where_they_lie() -> None:
+    corners = torch.tensor([[0.0, 0.0], [10.0, 10.0], [float("nan"), 3.0]]).view(3, 2, 1, 1)
+    sample = torch.tensor([[10.0, 0.0], [50.0, 0.0], [0.0, float("inf")]]).view(3, 2, 1, 1)
+    picture = make_scatter(sample, corners, size=120)
+    assert picture.shape == (120, 120, 3) and picture.dtype == torch.uint8
+    # axes from -1 to 11, ten pixels a unit: 0 is column 10 and row 120 - 1 - 10
+    dots = {place: {(place[0] + i, place[1] + j) for i in (-1, 0, 1) for j in (-1, 0, 1)}
+            for place in ((109, 10), (9, 110), (109, 110))}  # fmt: skip
+    assert at(picture) == {"data": dots[109, 10] | dots[9, 110], "samples": dots[109, 110]}
+    # more points in one place are darker; the axes are the data's, whatever the samples
+    dense = make_scatter(sample[:1].expand(9, -1, -1, -1), corners, size=120)
+    assert dense[109, 110, 0] < picture[109, 110, 0] and torch.equal(dense[5, 105:115], picture[5, 105:115])
+
+
+def test_scatter_of_numbers_is_two_histograms() -> None:
+    data = torch.linspace(0, 10, 1001).view(-1, 1, 1, 1)
+    picture = make_scatter(torch.full((5, 1, 1, 1), 2.5), data, size=120)
+    places = at(picture)
+    assert {column // 8 for _, column in places["samples"]} == {35 // 8}  # (2.5 + 1) * 10 pixels
+    assert {column // 8 for _, column in places["data"] | places["samples"]} == set(range(1, 14))
+    heights = [sum(column == 60 for _, column in places["data"]), sum(column == 36 for _, column in places["samples"])]
+    assert heights == [pytest.approx(120 * 120 / 4 / 100, abs=1), 120]  # a uniform density, and all in one bar
+
+
+@pytest.mark.parametrize("samples", [torch.zeros(0, 2, 1, 1), torch.full((4, 2, 1, 1), float("nan"))])
+def test_scatter_of_nothing_is_white(samples: torch.Tensor) -> None:
+    assert make_scatter(samples, torch.rand(3, 2, 1, 1) * 0 + float("nan"), size=16).eq(255).all()
+
+
+@pytest.mark.parametrize(("samples", "data"), [((4, 3, 1, 1), None), ((4, 2), None), ((4, 2, 1, 1), (4, 1, 1, 1))])
+def test_bad_scatters(samples: tuple, data: tuple | None) -> None:
+    with pytest.raises(ValueError, match=r"a scatter takes points \(N, 1, 1, 1\) or \(N, 2, 1, 1\)"):
+        make_scatter(torch.zeros(samples), None if data is None else torch.zeros(data))
 
 
 @pytest.mark.parametrize(("lower", "values", "best"), [(True, [3, 1, 2, 5], 2), (False, [3, 1, 4, float("nan")], 3)])
