@@ -27,7 +27,7 @@ Departures:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, NamedTuple
@@ -36,7 +36,7 @@ import torch
 from torch import nn
 
 from fastgan import losses
-from fastgan.architectures.base import Architecture, Losses, Phase, option
+from fastgan.architectures.base import Architecture, Losses, Phase, Preset, option
 from fastgan.data.batch import Batch
 from fastgan.nn.init import dcgan_init
 from fastgan.ops import _noise
@@ -46,6 +46,7 @@ from fastgan.registry import register
 __all__ = ["Discriminator", "Generator", "InfoGAN", "Posterior", "Recognition"]
 
 SLOPE = 0.1  # of LeakyReLU
+SMALL = {"ngf": 32, "ndf": 32, "hidden": 256, "q_hidden": 64}  # for minutes on a CPU
 
 
 def halvings(image_size: int) -> int:
@@ -182,6 +183,10 @@ class InfoGAN(Architecture):
                 raise ValueError("categorical and continuous are both 0: InfoGAN takes at least one code of either")
 
     defaults: ClassVar[dict] = {"batch_size": 128}
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "mnist_5k": Preset("mnist_5k", steps=3000, batch_size=64, model=SMALL),
+        "scenes": Preset("scenes", steps=1500, batch_size=64, model={**SMALL, "image_size": 32, "categories": 6}),
+    }
 
     def __init__(self, config: InfoGAN.Config) -> None:
         super().__init__(config)
