@@ -118,7 +118,7 @@ def test_fakes_are_constants_in_the_discriminator_s_update():
 
 def test_training_finds_a_code():
     """Discriminator and recognition learn a category that the generator shows plainly."""
-    gan = small(categories=2, continuous=0, lr=0.0, discriminator_lr=5e-3)
+    gan = small(categories=2, continuous=0, discriminator_lr=5e-3)
 
     class Plain(nn.Module):
         def forward(self, latent: torch.Tensor) -> torch.Tensor:
@@ -127,8 +127,8 @@ def test_training_finds_a_code():
     phase = gan.phases()[0]
     gan.generator = Plain()
     optimizer = phase.optimizer(phase.parameters)
-    nats = [update(phase, optimizer, Batch(image=images(16)), 0)["categorical_nats"] for _ in range(80)]
-    assert nats[0] < 0.4 and nats[-1] > 0.95 * math.log(2)
+    nats = [update(phase, optimizer, Batch(image=images(16)), 0)["categorical_nats"].item() for _ in range(80)]
+    assert nats[0] < 0.1 and sum(nats[-10:]) / 10 > 0.8 * math.log(2)
 
 
 @pytest.mark.parametrize(("categorical", "continuous"), [(0, 2), (3, 0)])
