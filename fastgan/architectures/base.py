@@ -6,8 +6,8 @@ walks stages and phases and knows no GAN; an architecture steps no optimiser.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +17,7 @@ from fastgan.architectures._config import check_options, option
 from fastgan.data.batch import Batch
 from fastgan.ops import _noise
 
-__all__ = ["Architecture", "Phase", "Stage", "option"]
+__all__ = ["Architecture", "Phase", "Preset", "Stage", "option"]
 
 Losses = dict[str, torch.Tensor]
 
@@ -66,6 +66,20 @@ class Stage:
     steps: int | None = None
 
 
+@dataclass(frozen=True)
+class Preset:
+    """A training run of minutes on two CPU cores: the paper's settings, but for what that asks for.
+
+    ``fastgan train NAME --preset PRESET`` runs it, the recipes train by it.
+    """
+
+    data: str  # what fastgan.data.load takes
+    steps: int
+    batch_size: int | None = None  # None: the paper's
+    model: Mapping[str, Any] = field(default_factory=dict)  # fields of Config that differ from its defaults
+    size: int | None = None  # at most so many images of the data
+
+
 class Architecture(nn.Module):
     """Base of every GAN: networks, how they are trained, and one inference call.
 
@@ -94,6 +108,8 @@ class Architecture(nn.Module):
     # Trainer(augment=...) augments for; one without bound on the sign of its output is called critic
     discriminators: ClassVar[tuple[str, ...]] = ("discriminator",)
     defaults: ClassVar[dict[str, Any]] = {"batch_size": 64}  # the paper's values of Trainer options
+    # small runs by name: "scenes", and one or more called as the real data they train on
+    presets: ClassVar[Mapping[str, Preset]] = {}
 
     def __init__(self, config: Architecture.Config) -> None:
         super().__init__()

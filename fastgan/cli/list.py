@@ -21,7 +21,10 @@ def run(argv: Sequence[str]) -> None:
     names = registry.list_architectures()
     width = max(map(len, names))
     for name in names:
-        print(f"{name:<{width}}  {summary(registry.get(name))}")
+        cls = registry.get(name)
+        print(f"{name:<{width}}  {summary(cls)}")
+        if cls.presets:
+            print(f"{'':<{width}}  presets: {', '.join(cls.presets)}")
 
 
 def summary(cls: type) -> str:

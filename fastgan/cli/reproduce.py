@@ -1,4 +1,4 @@
-"""`fastgan reproduce NAME`: run a recipe: preset, measure, bar."""
+"""`fastgan reproduce NAME`: run a recipe: train, measure, compare with its bar, add a row to the table."""
 
 from __future__ import annotations
 
@@ -10,30 +10,58 @@ from typing import Annotated
 import tyro
 
 from fastgan import recipes
+from fastgan.recipes import _book
 
 
 @dataclass
 class ReproduceOptions:
-    """Run a recipe: train with its preset, measure, and compare with its bar. Exit status 1 if the bar is missed."""
+    """Run recipes: train with their presets, measure, compare with the bar. Exit status 1 if a bar is missed."""
 
-    name: Annotated[str, tyro.conf.Positional] = ""
-    """name of the recipe; none: list them"""
-    out: Path | None = None
-    """folder of its figures and measurements ; none: runs/recipe-NAME"""
-    seed: int = 0
-    """of the whole recipe"""
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """recipes, or all; none: list them"""
+    out: Path = Path("runs/reproduce")
+    """folder of their runs: OUT/NAME/seed-N, emptied first"""
+    book: Path | None = None
+    """folder of the table: rows, pictures and REPRODUCTION.md; none: OUT"""
+    seed: int | None = None
+    """try this seed alone, and add no row"""
+    page: bool = False
+    """run nothing: write REPRODUCTION.md again from the rows in BOOK"""
 
 
 def run(argv: Sequence[str]) -> int:
     options = tyro.cli(ReproduceOptions, args=argv, prog="fastgan reproduce")
-    if not options.name:
-        for name in recipes.names():
-            print(f"{name:<12} {recipes.get(name).__doc__.strip().splitlines()[0]}")
+    book = options.book or options.out
+    if options.page:
+        print(_book.write_page(book))
         return 0
-    recipe = recipes.get(options.name)
-    out = options.out or Path("runs") / f"recipe-{options.name}"
-    result = recipe.run(out, options.seed)
-    for name, value in result.measured.items():
-        print(f"{name}: {value:.4g}")
-    print(f"bar {'reached' if result.passed else 'MISSED'}: {result.bar}\nfiles in {out}")
-    return 0 if result.passed else 1
+    if not options.names:
+        for name in recipes.names():
+            print(f"{name:<20} {recipes.get(name).__doc__.strip().splitlines()[0]}")
+        return 0
+    names = recipes.names() if "all" in options.names else [_known(name) for name in options.names]
+    if options.seed is not None:
+        for name in names:
+            _try(name, options.out, options.seed)
+        return 0
+    passed = True
+    for name in names:
+        row = _book.reproduce(name, options.out)
+        _book.append(row, book, options.out)
+        for sentence, held in row["bar"].items():
+            print(f"{name}: {'reached' if held else 'MISSED'}: {sentence}", flush=True)
+        passed = passed and row["passed"]
+    print(f"table in {book / 'REPRODUCTION.md'}, runs in {options.out}")
+    return 0 if passed else 1
+
+
+def _known(name: str) -> str:
+    return recipes.get(name).__name__.rpartition(".")[2]
+
+
+def _try(name: str, out: Path, seed: int) -> None:
+    folder = out / name / f"seed-{seed}"
+    measured, minutes = _book.measure(recipes.get(name).RECIPE, folder, seed)
+    for value, number in measured.items():
+        print(f"{value}: {number:.4g}")
+    print(f"{minutes:.1f} minutes, files in {folder}")

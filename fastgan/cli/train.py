@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -10,17 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-import torch
 import tyro
 
 from fastgan import registry
-from fastgan.architectures.base import Architecture
+from fastgan.architectures.base import Architecture, Preset
 from fastgan.data import ImageDataset
 from fastgan.metrics import CollapseDetector, Measure
 from fastgan.metrics.collapse import CELLS
 from fastgan.training.callbacks import Callback, GradientAlarm
 from fastgan.training.measuring import CollapseWatch, RunMetric
-from fastgan.training.options import open_data
+from fastgan.training.preset import FROM_DATA, get_preset, prepare
 from fastgan.training.tensorboard import TensorBoard
 from fastgan.training.trainer import Trainer, TrainingDiverged
 
@@ -31,6 +31,9 @@ USAGE = "usage: fastgan train NAME [options]   (fastgan train NAME --help lists 
 class TrainOptions:
     """Options of a training run; those of the architecture are the ones that begin with --model."""
 
+    preset: str | None = None
+    """a small run by name, which decides the data, steps and model where the options below do not: `fastgan list` names
+    the presets"""
     data: str = "scenes"
     """scenes, fashion_mnist, cifar10, gaussian, or the path of a folder or zip of images"""
     steps: int | None = None
@@ -97,7 +100,7 @@ def run(argv: Sequence[str]) -> None:
         return
     name, *rest = argv
     cls = registry.get(name)
-    options = tyro.cli(_options_class(cls), args=rest, prog=f"fastgan train {cls.name}")
+    options = tyro.cli(_options_class(cls, _preset_asked_for(cls, rest)), args=rest, prog=f"fastgan train {cls.name}")
     asked = {k: v for k, v in dataclasses.asdict(options.model).items() if v is not None}
     try:
         train(cls, options, asked)
@@ -108,18 +111,9 @@ def run(argv: Sequence[str]) -> None:
 
 def train(cls: type[Architecture], options: TrainOptions, model: dict[str, Any]) -> Trainer:
     """Build data, architecture and trainer from the options, and run; ``model`` holds the Config's fields."""
-    image_size = model.get("image_size", _default(cls, "image_size"))
-    data = open_data(
-        options.data,
-        image_size=image_size,
-        channels=model.get("channels"),
-        skip_broken=options.skip_broken,
-        size=options.limit,
-        seed=options.seed,
+    architecture, data = prepare(
+        cls, options.data, model, seed=options.seed, size=options.limit, skip_broken=options.skip_broken
     )
-    torch.manual_seed(options.seed)
-    sizes = {"image_size": data.image_size, "channels": data.channels}
-    architecture = cls(registry.configure(cls, model | sizes))
     steps = options.steps or architecture.defaults.get("steps", 2000)
     out = _run_folder(cls, options)
     trainer = Trainer(
@@ -156,7 +150,8 @@ def train(cls: type[Architecture], options: TrainOptions, model: dict[str, Any])
 
 
 def _run_folder(cls: type[Architecture], options: TrainOptions) -> Path:
-    return options.out or Path("runs") / f"{cls.name}-{Path(options.data).stem or 'data'}"
+    data = re.sub(r"[^\w.-]+", "-", Path(options.data).stem)  # "scenes?label=color" is no name of a folder
+    return options.out or Path("runs") / f"{cls.name}-{data or 'data'}"
 
 
 def _command_to_go_on(
@@ -172,30 +167,43 @@ def _command_to_go_on(
     return shlex.join(["fastgan", "train", cls.name, *arguments, *added])
 
 
-def _options_class(cls: type[Architecture]) -> type:
-    """TrainOptions with a field ``model`` made of the architecture's Config, one option a field."""
+def _preset_asked_for(cls: type[Architecture], arguments: Sequence[str]) -> Preset | None:
+    """The preset that the command line names: looked for first, because it decides the other options' defaults."""
+    for i, word in enumerate(arguments):
+        flag, equals, value = word.partition("=")
+        if flag == "--preset":
+            following = arguments[i + 1 : i + 2]
+            return get_preset(cls, value if equals else following[0] if following else "")
+    return None
+
+
+def _options_class(cls: type[Architecture], preset: Preset | None = None) -> type:
+    """TrainOptions with a field ``model`` made of the architecture's Config, one option a field; with the preset's
+    values as defaults."""
     hints = get_type_hints(cls.Config)
     fields = []
+    chosen = {} if preset is None else preset.model
     for f in dataclasses.fields(cls.Config):
         hint, default, text = hints[f.name], f.default, f.metadata.get("help", "")
         if default is dataclasses.MISSING:
             default = f.default_factory() if f.default_factory is not dataclasses.MISSING else dataclasses.MISSING
-        if f.name == "channels":
-            hint, default, text = int | None, None, "1 grey, 3 colour, 4 with transparency; none: as the data is"
+        if f.name in FROM_DATA:
+            hint, default, text = int | None, None, f"{text}; none: as the data is"
+        default = chosen.get(f.name, default)
         fields.append((f.name, Annotated[hint, tyro.conf.arg(help=text)], field(default=default)))
     model = dataclasses.make_dataclass(f"{cls.__name__}Options", fields)
     model.__doc__ = f"Options of {cls.name}."
     fields = [("model", model, field(default_factory=model))]
+    if preset is not None:
+        run = {"data": preset.data, "steps": preset.steps, "batch_size": preset.batch_size, "limit": preset.size}
+        hints = get_type_hints(TrainOptions)
+        fields += [(name, hints[name], field(default=value)) for name, value in run.items()]
     about = {"__doc__": _about(cls)}
     return dataclasses.make_dataclass("Options", fields, bases=(TrainOptions,), namespace=about)
 
 
 def _about(cls: type[Architecture]) -> str:
     return (sys.modules[cls.__module__].__doc__ or f"Train {cls.name}.").strip()
-
-
-def _default(cls: type[Architecture], name: str) -> Any:
-    return next(f.default for f in dataclasses.fields(cls.Config) if f.name == name)
 
 
 def _measured(options: TrainOptions, data: ImageDataset) -> bool:
