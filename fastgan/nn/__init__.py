@@ -5,6 +5,7 @@ from fastgan.nn.diffaugment import DiffAugment
 from fastgan.nn.fuse import FusedChain, FuseReport, fuse, unfuse
 from fastgan.nn.init import dcgan_init
 from fastgan.nn.layers import AlwaysDropout, ReplayBuffer
+from fastgan.nn.pyramid import build_pyramid, collapse_pyramid
 
 __all__ = [
     "AdaptiveAugment",
@@ -13,6 +14,8 @@ __all__ = [
     "FuseReport",
     "FusedChain",
     "ReplayBuffer",
+    "build_pyramid",
+    "collapse_pyramid",
     "dcgan_init",
     "fuse",
     "unfuse",

@@ -124,6 +124,7 @@ def spread(architecture: Architecture) -> tuple[str, float, bool]:
 SMALL: dict[str, dict] = {  # small enough to train here; one that is not listed has its own defaults at 16 px
     "gan": {"image_size": 4, "channels": 1, "z_dim": 4, "hidden": 8, "maxout_units": 4},
     "dcgan": {"image_size": 16, "channels": 1, "z_dim": 8, "ngf": 4, "ndf": 4},
+    "lapgan": {"image_size": 16, "channels": 1, "hidden_generator": 8, "hidden_discriminator": 8, "ngf": 2, "ndf": 2},
     "wgan": {"image_size": 16, "channels": 1, "z_dim": 8, "ngf": 4, "ndf": 4, "n_critic_warmup": 3},
     "wgan_gp": {"image_size": 16, "channels": 1, "z_dim": 8, "ngf": 4, "ndf": 4},
 }
