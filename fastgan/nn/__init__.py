@@ -14,6 +14,7 @@ from fastgan.nn.layers import (
     kept_statistics,
     virtual_batch_norm_,
 )
+from fastgan.nn.pyramid import build_pyramid, collapse_pyramid
 
 __all__ = [
     "AdaptiveAugment",
@@ -26,6 +27,8 @@ __all__ = [
     "MinibatchDiscrimination",
     "ReplayBuffer",
     "VirtualBatchNorm",
+    "build_pyramid",
+    "collapse_pyramid",
     "dcgan_init",
     "fuse",
     "kept_statistics",

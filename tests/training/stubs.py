@@ -139,6 +139,7 @@ SMALL: dict[str, dict] = {  # small enough to train here; one that is not listed
     },
     "acgan": {"image_size": 16, "channels": 1, "num_classes": 3, "z_dim": 8, "ngf": 4, "ndf": 2},
     "infogan": {"image_size": 16, "channels": 1, "z_dim": 8, "ngf": 4, "ndf": 4, "hidden": 16, "q_hidden": 8},
+    "lapgan": {"image_size": 16, "channels": 1, "hidden_generator": 8, "hidden_discriminator": 8, "ngf": 2, "ndf": 2},
     "wgan": {"image_size": 16, "channels": 1, "z_dim": 8, "ngf": 4, "ndf": 4, "n_critic_warmup": 3},
     "improved_gan": {"image_size": 16, "channels": 1, "ngf": 4, "ndf": 4, "minibatch_kernels": 3, "virtual_batch": 3},
     "vat": {"image_size": 16, "channels": 1, "width": 2},
