@@ -13,7 +13,7 @@ import math
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,11 @@ def _table_line(row: Row) -> str:
         _machine(row),
         "yes" if row["passed"] else "**no**",
     ]
+    return _line(cells)
+
+
+def _line(cells: Sequence[str]) -> str:
+    """A line of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -172,10 +177,10 @@ def _section(name: str, runs: list[Row], book: Path) -> list[str]:
         lines.append(f"* {'reached' if held else '**missed**'}: {sentence}")
     if tried and not row["passed"]:
         lines += ["", f"Tried: {tried}"]
-    lines += ["", "| " + " | ".join(["measured", *(f"seed {seed}" for seed in row["seeds"])]) + " |"]
+    lines += ["", _line(["measured", *(f"seed {seed}" for seed in row["seeds"])])]
     lines.append("|---" * (1 + len(row["seeds"])) + "|")
     for value in row["measured"][0]:
-        lines.append("| " + " | ".join([value, *(_number(run.get(value)) for run in row["measured"])]) + " |")
+        lines.append(_line([value, *(_number(run.get(value)) for run in row["measured"])]))
     changed = ", with changes not committed" if row["uncommitted_changes"] else ""
     lines += [
         "",

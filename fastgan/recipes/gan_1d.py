@@ -111,4 +111,6 @@ RECIPE = Recipe(
         AtMost("|standard deviation of p_g - 1|", 0.1),
     ),
     measure=measure,
+    tried="six more seeds (10 to 15) all reach it; so do they with two discriminator updates for one of the generator, "
+    "and without momentum. In the seed that misses, the learning rate has fallen before p_g has found the mean.",
 )
