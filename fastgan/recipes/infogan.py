@@ -1,7 +1,7 @@
 """InfoGAN on MNIST: Chen et al. 2016, figure 2 - a code that sorts digits without having seen a label.
 
 The paper matches each of the ten categories to a digit and reports 5% error as remembered, on all of MNIST; and a bound
-of the mutual information that reaches H(c) = ln 10 (figure 1). Here there are 4000 training images, of PRESET px,
+of the mutual information that reaches H(c) = ln 10 (figure 1). Here there are 4000 training images, of 16 px,
 networks a quarter as wide and 3 minutes a run; each category stands for its most frequent digit among the training
 images, and the error is that of the 1000 test images. The bound is that of the averaged generator and Q on fresh codes.
 
