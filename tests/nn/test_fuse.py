@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import io
 import pickle
 import threading
@@ -952,13 +953,17 @@ def test_wrapped_models(fused_op):
 
 def test_distributed_data_parallel(fused_op, tmp_path):
     fused, plain = twins(double(conv_block(3, 4)))
-    torch.distributed.init_process_group("gloo", f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
-    try:
+
+    def train() -> None:
         wrapped = nn.parallel.DistributedDataParallel(fuse(fused))
         for _ in range(2):
-            y = wrapped(images())
-            y.square().sum().backward()
+            wrapped(images()).square().sum().backward()
             plain(images()).square().sum().backward()
+
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    try:
+        train()
+        gc.collect()  # a wrapper that outlives its group joins gloo's threads with the GIL that they are waiting for
     finally:
         torch.distributed.destroy_process_group()
     for p, q in zip(fused.parameters(), plain.parameters(), strict=True):
