@@ -8,13 +8,13 @@ from typing import Any
 
 from fastgan import registry
 from fastgan.architectures.base import Preset
-from fastgan.training.callbacks import Callback, Metric
+from fastgan.training.callbacks import Callback
 from fastgan.training.preset import get_preset, prepare
 from fastgan.training.trainer import Trainer
 
 __all__ = ["train"]
 
-LOOKS = 20  # how often a run is recorded and measured
+LOOKS = 20  # how often a run is recorded
 
 
 def train(
@@ -24,8 +24,6 @@ def train(
     seed: int,
     *,
     callbacks: Iterable[Callback] = (),
-    metric: Metric | None = None,
-    data: Any = None,
     trainer: Mapping[str, Any] | None = None,
     **model: Any,
 ) -> Trainer:
@@ -37,8 +35,6 @@ def train(
         out: folder of the recipe's seed.
         seed: of weights, noise, data order and drawn data.
         callbacks: the Trainer's.
-        metric: measured 20 times in the run, by default not at all.
-        data: instead of the preset's: what ``fastgan.data.load`` takes.
         trainer: other arguments of the Trainer.
         model: fields of its Config that differ from the preset's.
 
@@ -48,17 +44,14 @@ def train(
     cls = registry.get(name)
     if isinstance(preset, str):
         preset = get_preset(cls, preset)
-    data = preset.data if data is None else data
-    architecture, dataset = prepare(cls, data, {**preset.model, **model}, seed=seed, size=preset.size)
+    architecture, dataset = prepare(cls, preset.data, {**preset.model, **model}, seed=seed, size=preset.size)
     every = max(1, preset.steps // LOOKS)
     arguments = {
         "steps": preset.steps,
         "batch_size": preset.batch_size,
         "seed": seed,
         "out": out / cls.name,
-        "metric": metric,
         "log_every": every,
-        "metric_every": every,
         "sample_every": preset.steps,
         "checkpoint_every": 5 * every,
         "callbacks": callbacks,

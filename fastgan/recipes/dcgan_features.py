@@ -18,12 +18,12 @@ from pathlib import Path
 from fastgan.analysis.activations import discriminator, untrained
 from fastgan.analysis.guided import draw
 from fastgan.analysis.probe import probe_all
-from fastgan.architectures.base import Preset
+from fastgan.architectures.dcgan import DCGAN
 from fastgan.data import load
 from fastgan.recipes import Above, Recipe
 from fastgan.recipes._run import train
 
-PRESET = Preset("cifar10", steps=2000, batch_size=64, model={"image_size": 32, "ngf": 32, "ndf": 32})
+PRESET = DCGAN.presets["cifar10"]
 IMAGES = 5000  # of each split
 TRAINED, UNTRAINED, PIXELS = (
     "SVM accuracy on trained features",

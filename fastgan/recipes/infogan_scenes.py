@@ -23,6 +23,7 @@ import torch
 from fastgan.architectures.infogan import InfoGAN
 from fastgan.data import load
 from fastgan.recipes import AtLeast, Recipe
+from fastgan.recipes._ranks import rank_correlations
 from fastgan.recipes._run import train
 from fastgan.recipes.infogan import category_names, posterior, save_traversals
 from fastgan.training import rng
@@ -53,12 +54,6 @@ def measure(out: Path, seed: int) -> dict[str, float]:
         "shapes told by the category": (names[categories] == test.labels).double().mean().item(),
         "shapes that are a category's": len(names.unique()),
     }
-
-
-def rank_correlations(codes: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Spearman's (K,) of each column of ``codes`` (N, K) with ``factor`` (N,); no value comes twice."""
-    ranks = torch.cat([codes.double(), factor[:, None].double()], dim=1).argsort(0).argsort(0)
-    return torch.corrcoef(ranks.T.double())[-1, :-1]
 
 
 RECIPE = Recipe(

@@ -19,6 +19,7 @@ import torch
 from fastgan.architectures.base import Preset
 from fastgan.recipes import AtLeast, Recipe
 from fastgan.recipes._distance import Distances
+from fastgan.recipes._ranks import rank_correlations
 from fastgan.recipes._run import train
 from fastgan.training.callbacks import Callback
 from fastgan.training.trainer import Trainer
@@ -58,8 +59,8 @@ def measure(out: Path, seed: int) -> dict[str, float]:
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:
     """Spearman's rank correlation of two sequences of one length, in which no value comes twice."""
-    ranks = torch.tensor([a, b], dtype=torch.float64).argsort(dim=1).argsort(dim=1)
-    return torch.corrcoef(ranks.double())[0, 1].item()
+    a, b = (torch.tensor(values, dtype=torch.float64) for values in (a, b))
+    return rank_correlations(a[:, None], b).item()
 
 
 def draw(curves: Mapping[str, tuple[Mapping[int, float], Mapping[int, float]]], file: Path) -> None:
