@@ -7,7 +7,6 @@ Importing this module imports no architecture.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 import re
@@ -17,6 +16,8 @@ from dataclasses import fields, is_dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from fastgan._words import did_you_mean
 
 if TYPE_CHECKING:
     from fastgan.architectures.base import Architecture
@@ -82,7 +83,8 @@ def get(name: str) -> type[Architecture]:
             _load_entry_points()
     if key not in _classes:
         known = list_architectures()
-        raise ValueError(f"no architecture is called {name!r}{_nearest(key, known)} Known are: {', '.join(known)}.")
+        hint = did_you_mean(key, known) or "."
+        raise ValueError(f"no architecture is called {name!r}{hint} Known are: {', '.join(known)}.")
     return _classes[key]
 
 
@@ -121,7 +123,7 @@ def configure(cls: type[Architecture], options: dict[str, Any]) -> Any:
     for option in options:
         if option not in known:
             raise TypeError(
-                f"{cls.name or cls.__name__} has no option {option!r}{_nearest(option, known)} "
+                f"{cls.name or cls.__name__} has no option {option!r}{did_you_mean(option, known) or '.'} "
                 f"Its options are: {', '.join(known)}."
             )
     return cls.Config(**options)
@@ -207,9 +209,3 @@ def _load_entry_point(entry: EntryPoint) -> None:
 def _unique(entries: Iterable[EntryPoint]) -> list[EntryPoint]:
     """A package found twice on the path (a checkout beside its installation) offers its entry points once."""
     return list({(entry.name, entry.value): entry for entry in entries}.values())
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean ...?"``, or a full stop where nothing is near."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else "."

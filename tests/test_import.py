@@ -20,7 +20,7 @@ NEEDED = {"torch", "numpy"}
 
 # DESIGN, "The house": imports point only down this list. bench and _info serve the command line.
 HOUSE = ["cli", "editor", "recipes", "bench", "_info", "analysis", "training", "architectures", "registry", "metrics"]
-HOUSE += ["data", "losses", "optim", "nn", "ops"]
+HOUSE += ["data", "losses", "optim", "nn", "ops", "_words"]
 
 
 def python(code: str, *arguments: str, path: Path = PACKAGE.parent, **environment: str) -> subprocess.CompletedProcess:

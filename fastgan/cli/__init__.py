@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+
+from fastgan._words import did_you_mean
 
 __all__ = ["main"]
 
@@ -48,9 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     command, *rest = argv
     if command not in COMMANDS:
-        near = difflib.get_close_matches(command, COMMANDS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        print(f"fastgan: there is no command {command!r}{hint}\n\n{_usage()}", file=sys.stderr)
+        hint = did_you_mean(command, COMMANDS)
+        print(f"fastgan: there is no command {command!r}{hint or '.'}\n\n{_usage()}", file=sys.stderr)
         return 2
     plain, warnings.formatwarning = warnings.formatwarning, _one_line
     try:

@@ -10,9 +10,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from fastgan._words import did_you_mean
 from fastgan.data.batch import Batch
 from fastgan.data.dataset import ImageDataset, normalize
-from fastgan.data.query import did_you_mean, read_query
+from fastgan.data.query import read_query
 
 __all__ = ["Batch", "ImageDataset", "load", "normalize"]
 
@@ -131,8 +132,8 @@ def _at_path(spec: str, skip_broken: bool, **options: Any) -> ImageDataset:
     path = Path(spec).expanduser()
     if not path.exists():
         raise FileNotFoundError(
-            f"data {spec!r} is neither a data set nor a path that exists{did_you_mean(spec, QUERIES)}: it takes "
-            f"{', '.join(QUERIES)}, or a folder or zip archive of images"
+            f"data takes {', '.join(QUERIES)}, or a folder or zip archive of images, and {spec!r} is neither a data "
+            f"set nor a path that exists{did_you_mean(spec, QUERIES)}"
         )
     if path.is_file() and path.name.endswith((".tar.gz", ".tar", ".tgz")):
         from fastgan.data.named import cifar10_binary

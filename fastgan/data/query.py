@@ -7,17 +7,11 @@ labels=COUNT     whatever has classes: only so many images keep their label
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from urllib.parse import parse_qsl
 
-__all__ = ["did_you_mean", "read_query"]
+from fastgan._words import did_you_mean
 
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'nearest'?)``, or nothing where nothing is near."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+__all__ = ["read_query"]
 
 
 def read_query(name: str, query: str, known: tuple[str, ...]) -> dict[str, str]:

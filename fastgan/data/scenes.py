@@ -17,9 +17,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from fastgan._words import did_you_mean
 from fastgan.data import scene_captions
 from fastgan.data.dataset import MAX_CACHE_BYTES, ImageDataset
-from fastgan.data.query import did_you_mean
 from fastgan.data.resize import check_channels, convert_channels
 from fastgan.data.scene_render import SHAPES, render
 

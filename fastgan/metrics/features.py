@@ -6,7 +6,6 @@ user), efficientnet.py (a package) and inception.py (a file that the user has).
 
 from __future__ import annotations
 
-import difflib
 import os
 import zlib
 from collections.abc import Mapping
@@ -15,6 +14,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from fastgan._words import did_you_mean
 
 __all__ = ["FEATURE_NETS", "FeatureNet", "RandomConvFeatures", "digest", "load_features", "to_rgb"]
 
@@ -131,11 +132,9 @@ def load_features(spec: str | os.PathLike | FeatureNet, channels: int) -> Featur
         return FEATURE_NETS[spec](channels).freeze()
     path = Path(spec).expanduser()
     if path.suffix not in (".safetensors", ".pth"):
-        near = difflib.get_close_matches(spec, FEATURE_NETS, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(
             f"features takes {', '.join(FEATURE_NETS)}, a .safetensors file of `fastgan train-features` or a .pth file "
-            f"of FID's Inception weights, got {spec!r}{hint}"
+            f"of FID's Inception weights, got {spec!r}{did_you_mean(spec, FEATURE_NETS)}"
         )
     if not path.is_file():
         raise FileNotFoundError(f"there is no feature net {str(path)!r}{_how_to_get(path)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from fastgan._words import did_you_mean
 from fastgan.data.dataset import normalize
 from fastgan.metrics.features import FeatureNet, load_features
 from fastgan.metrics.frechet import Moments, frechet_distance, symmetric_root
@@ -49,8 +49,7 @@ def expand(names: Iterable[str]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for name in names:
         if name not in METRICS and name not in GROUPS:
-            near = difflib.get_close_matches(name, [*METRICS, *GROUPS], n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            hint = did_you_mean(name, [*METRICS, *GROUPS])
             raise ValueError(f"metrics takes any of {', '.join(METRICS)} and prdc, got {name!r}{hint}")
         found.update(dict.fromkeys(GROUPS.get(name, (name,))))
     return tuple(found)

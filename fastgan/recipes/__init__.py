@@ -7,7 +7,6 @@ what is different here. ``fastgan reproduce`` runs one over its seeds and append
 
 from __future__ import annotations
 
-import difflib
 import math
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+
+from fastgan._words import did_you_mean
 
 __all__ = ["Above", "AtLeast", "AtMost", "Below", "Check", "Recipe", "get", "names"]
 
@@ -136,7 +137,5 @@ def get(name: str) -> ModuleType:
     """The recipe's module, which has ``RECIPE``; an unknown name raises ValueError with the nearest."""
     key = name.replace("-", "_")
     if key not in names():
-        near = difflib.get_close_matches(key, names(), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"there is no recipe {name!r}{hint} (known: {', '.join(names())})")
+        raise ValueError(f"there is no recipe {name!r}{did_you_mean(key, names())} (known: {', '.join(names())})")
     return import_module(f"fastgan.recipes.{key}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from fastgan import registry
+from fastgan._words import did_you_mean
 from fastgan.architectures.base import Architecture, Preset
 from fastgan.training.options import open_data
 
@@ -22,10 +22,8 @@ FROM_DATA = ("channels", "num_classes")
 def get_preset(cls: type[Architecture], name: str) -> Preset:
     """The preset of ``cls`` called ``name``; an unknown one raises ValueError with the nearest."""
     if name not in cls.presets:
-        near = difflib.get_close_matches(name, cls.presets, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
         known = f"it has {', '.join(cls.presets)}" if cls.presets else "it has none"
-        raise ValueError(f"{cls.name} has no preset {name!r}{hint} ({known})")
+        raise ValueError(f"{cls.name} has no preset {name!r}{did_you_mean(name, cls.presets)} ({known})")
     return cls.presets[name]
 
 
