@@ -102,7 +102,7 @@ def test_gaussian_density_integrates_to_one():
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest():
-    with pytest.raises(FileNotFoundError, match="data 'scense' is neither .*did you mean 'scenes'"):
+    with pytest.raises(FileNotFoundError, match="'scense' is neither .*did you mean 'scenes'"):
         load("scense")
 
 
