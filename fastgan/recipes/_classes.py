@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CONSISTENT", "EXCESS", "consistency", "diversity", "draw", "judge", "of_class", "real_images"]
 
+EPOCHS = 6  # of the judge: after three it names 90.8% of Fashion-MNIST's test images rightly, hardly more than the bar
 PER_CLASS = 200  # samples, and real images they are compared with
 CONSISTENT = AtLeast("label consistency", 0.9)
 EXCESS = "excess of MS-SSIM over real images"
@@ -37,7 +38,7 @@ ROWS, ZOOM = 8, 2  # of the picture
 def judge(trainer: Trainer, out: Path) -> dict[str, float]:
     """Consistency and diversity of what was trained, and the judge's accuracy; draws ``out/picture.png``."""
     data = trainer.batches.dataset
-    net, accuracy = classifier(data.name, out, image_size=data.image_size)
+    net, accuracy = classifier(data.name, out, image_size=data.image_size, epochs=EPOCHS)
     with trainer.averaged() as architecture, rng.isolated(trainer.seed, trainer.device):
         samples = [of_class(architecture, label) for label in range(net.num_classes)]
     images = [real_images(data, label) for label in range(net.num_classes)]

@@ -15,7 +15,7 @@ SMALL = Preset("scenes", 3, 4, {"image_size": 16, "z_dim": 4, "ngf": 2, "ndf": 2
 
 
 def test_the_recipe_runs_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def untrained(data: str, out: Path, *, image_size: int) -> tuple[ClassifierFeatures, float]:
+    def untrained(data: str, out: Path, *, image_size: int, epochs: int) -> tuple[ClassifierFeatures, float]:
         return ClassifierFeatures(3, image_size, [str(i) for i in range(6)], data).freeze(), 0.5
 
     monkeypatch.setitem(ACGAN.presets, "fashion_mnist", SMALL)

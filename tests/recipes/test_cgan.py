@@ -23,7 +23,7 @@ def test_the_recipe_runs_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(_classes, "PER_CLASS", 6)
     asked = []
 
-    def untrained(data: str, out: Path, *, image_size: int) -> tuple[ClassifierFeatures, float]:
+    def untrained(data: str, out: Path, *, image_size: int, epochs: int) -> tuple[ClassifierFeatures, float]:
         asked.append((data, image_size))
         return ClassifierFeatures(3, image_size, [str(i) for i in range(6)], data).freeze(), 0.5
 
