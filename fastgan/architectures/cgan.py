@@ -190,7 +190,7 @@ class CGAN(Game):
         "fashion_mnist": Preset("fashion_mnist", 3000, 64, {"network": "dcgan", "ngf": 32, "ndf": 32}),
         "fashion_mnist_inpainting": Preset(
             "fashion_mnist",
-            2000,
+            1500,
             64,
             {"condition": "context", "lambda_l1": 10.0, "network": "dcgan", "ngf": 32, "ndf": 32},
         ),

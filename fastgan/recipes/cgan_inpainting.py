@@ -38,7 +38,7 @@ Fill = Callable[[torch.Tensor], torch.Tensor]
 
 
 def measure(out: Path, seed: int) -> dict[str, float]:
-    """Train, fill the test images' holes in three ways, draw; about two minutes on one CPU core."""
+    """Train, fill the test images' holes in three ways, draw; about a minute and a half on one CPU core."""
     run = train("cgan", PRESET, out, seed)
     known = run.batches.dataset
     test = load(PRESET.data, image_size=known.image_size, split="test", size=IMAGES)
