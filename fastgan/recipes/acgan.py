@@ -2,9 +2,13 @@
 
 The paper judges 128 px ImageNet samples by Inception (10.1% are named rightly) and by the mean MS-SSIM of random pairs
 of one class: training images' is 0.25 at most, and samples of 84.7% of the classes stay below that (sections 4.1 and
-4.2, figures as remembered, not looked up). Here the judge is an independent classifier, which names at least 90% of the
-samples rightly; and MS-SSIM of samples, on average over the classes, is at most that of real images plus .1 (both:
-fastgan/recipes/_classes.py). The worst class is reported and bears no bar.
+4.2; 84.7% is in the abstract, the other figures are remembered, not looked up). Here the judge is an independent
+classifier, which names at least 90% of the samples rightly; and MS-SSIM of samples, on average over the classes, is at
+most that of real images plus .1 (both: fastgan/recipes/_classes.py). The worst class is reported and bears no bar.
+
+Networks are smaller than the paper's, its dropout of .5 is .2, and its learning rate is doubled. With dropout of .5 in
+a discriminator this small the generator learned to be told apart by it, and to no other eye: after 600 steps its class
+was right in 99% of the samples for the discriminator and in 21% for the judge.
 
 The picture: a column a class; its first row are real images, the others samples of the averaged generator.
 """
