@@ -89,7 +89,7 @@ def diversity(samples: list[torch.Tensor], images: list[torch.Tensor]) -> dict[s
 def draw(samples: list[torch.Tensor], images: list[torch.Tensor], file: Path) -> None:
     """A column a class: one real image, a gap, samples."""
     columns = [
-        torch.cat([real[:1], torch.ones_like(real[:1]), drawn[:ROWS]]).clamp(-1, 1)
+        torch.cat([real[:1], torch.full_like(real[:1], -1), drawn[:ROWS]]).clamp(-1, 1)
         for real, drawn in zip(images, samples, strict=True)
     ]
     rows = torch.stack(columns, dim=1).flatten(0, 1)

@@ -73,10 +73,10 @@ def test_the_picture_has_a_column_for_each_class(tmp_path: Path) -> None:
     def plain(value: float, count: int) -> torch.Tensor:
         return torch.full((count, 1, 4, 4), value)
 
-    real, samples = [plain(-1.0, 2), plain(-0.5, 2)], [plain(0.0, 9), plain(0.5, 9)]
+    real, samples = [plain(-0.75, 2), plain(-0.5, 2)], [plain(0.0, 9), plain(0.5, 9)]
     _classes.draw(samples, real, tmp_path / "picture.png")
     picture = Image.open(tmp_path / "picture.png")
     cell = 4 * _classes.ZOOM + 2
     assert picture.size == (2 * cell + 2, (_classes.ROWS + 2) * cell + 2)
     shades = [[picture.getpixel((cell * column + 4, cell * row + 4)) for column in (0, 1)] for row in (0, 1, 2, 9)]
-    assert shades == [[0, 64], [255, 255], [128, 191], [128, 191]]
+    assert shades == [[32, 64], [0, 0], [128, 191], [128, 191]]
