@@ -10,6 +10,7 @@ and 50x5 for y, both joined by 240x4; dropout of 0.5 in both networks; SGD with 
 1e-6, momentum 0.5 rising to 0.7, batches of 100. Different from the paper, or left open by it:
     the noise is uniform on [-1, 1], not [0, 1], and a sigmoid output on [0, 1] is tanh on [-1, 1], as everywhere here;
     the weights start, and the momentum rises, as in the code of Goodfellow et al. that the authors' continues (gan.py).
+The discriminator's loss is the sum over real and generated images, as the paper's game (equation 2), and is not halved.
 
 ``network="dcgan"`` is DCGAN's networks, lr 2e-4 and Adam. The generator gets y beside z; the discriminator adds
 <W y, f(x)> to its logit, f being its features (Miyato, Koyama, "cGANs with Projection Discriminator", ICLR 2018).
@@ -187,6 +188,12 @@ class CGAN(Game):
     presets: ClassVar[dict] = {
         "scenes": Preset("scenes", 2000, 64, {"network": "dcgan", "image_size": 32, "ngf": 32, "ndf": 32}, 4096),
         "fashion_mnist": Preset("fashion_mnist", 3000, 64, {"network": "dcgan", "ngf": 32, "ndf": 32}),
+        "fashion_mnist_inpainting": Preset(
+            "fashion_mnist",
+            1500,
+            64,
+            {"condition": "context", "lambda_l1": 10.0, "network": "dcgan", "ngf": 32, "ndf": 32},
+        ),
     }
 
     @dataclass(frozen=True)
