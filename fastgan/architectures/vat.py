@@ -139,6 +139,7 @@ class VAT(Architecture):
     presets: ClassVar[dict[str, Preset]] = {
         "scenes": Preset("scenes?labels=300", 1500, 64, {"width": 16}),
         "fashion_mnist": Preset("fashion_mnist?labels=100", 1500, 128, {"network": "mlp", "image_size": 28}),
+        "mnist_5k": Preset("mnist_5k?labels=100", 600, 64, {"width": 16, "image_size": 28}),
     }
 
     @dataclass(frozen=True)
