@@ -26,6 +26,7 @@ from fastgan import registry
 from fastgan.architectures.base import Architecture
 from fastgan.architectures.lapgan import LAPGAN
 from fastgan.data import Batch, load, normalize
+from fastgan.metrics.measure import real_subset
 from fastgan.recipes import Below, Recipe
 from fastgan.recipes._distance import Distances, last_fifth, mean
 from fastgan.recipes._run import train
@@ -60,7 +61,7 @@ def measure(out: Path, seed: int) -> dict[str, float]:
         with trainer.averaged() as architecture, rng.isolated(seed):
             rows += draw(architecture)
     dataset = load(preset.data, image_size=size)
-    rows.append(normalize(dataset.batch(list(range(COLUMNS)))["image"]))
+    rows.append(normalize(dataset.batch(real_subset(dataset, COLUMNS))["image"]))
     save_grid(torch.cat(rows), out / "picture.png", columns=COLUMNS)
     return measured
 
