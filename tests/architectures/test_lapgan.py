@@ -58,6 +58,21 @@ def test_settings_of_the_authors():
     assert gan.discriminator_8.layers[3].weight.std().item() == pytest.approx(0.005, rel=0.01)
 
 
+def test_contrast_is_of_the_coarsest_discriminator_s_images_alone():
+    plain, strong = build(conditional=True), build(conditional=True, contrast=3.0)
+    image, label = batch(size=8).image, torch.eye(10)[:4]
+    for gan in (plain.eval(), strong.eval()):
+        torch.nn.init.normal_(gan.discriminator_8.layers[0].bias)
+        torch.nn.init.normal_(gan.discriminator_8.layers[3].weight)
+        torch.nn.init.normal_(gan.discriminator_8.layers[6].weight)
+    strong.load_state_dict(plain.state_dict())
+    given = strong.discriminator_8(image, label)
+    torch.testing.assert_close(given, plain.discriminator_8(3 * image, label))
+    assert not torch.allclose(given, plain.discriminator_8(3 * image, 3 * label))
+    larger = batch(size=16).image
+    torch.testing.assert_close(strong.discriminator_16(larger, label), plain.discriminator_16(larger, label))
+
+
 # -- the pyramid in training ---------------------------------------------------------------------------------------
 
 

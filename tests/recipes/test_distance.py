@@ -12,7 +12,7 @@ from fastgan.data import load
 from fastgan.metrics import Measure
 from fastgan.metrics.classifier import ClassifierFeatures
 from fastgan.recipes import _distance, dcgan_cifar10, dcgan_fashion_mnist, gan
-from fastgan.recipes._distance import Distances, tenth_and_end
+from fastgan.recipes._distance import Distances, last_fifth, mean, tenth_and_end
 from fastgan.recipes._run import train
 
 SMALL = Preset("scenes", 10, batch_size=4, model={"image_size": 16, "ngf": 4, "ndf": 4}, size=40)
@@ -48,10 +48,32 @@ def test_both_generators_are_measured_at_their_steps_and_training_does_not_notic
 def test_the_averaged_one_is_what_a_measure_of_its_samples_finds(tmp_path):
     distances = Distances((10,))
     trainer = train("dcgan", SMALL, tmp_path, 0, callbacks=[distances])
-    measure = Measure(load("scenes", image_size=16, size=40, seed=0), n=24)
+    distance, _, _ = measured_apart(trainer)
+    assert distance == pytest.approx(distances.averaged[10]) and not distances.also
+
+
+def test_other_metrics_of_the_averaged_one_stand_beside_an_unchanged_distance(tmp_path):
+    distances = Distances((10,), also=("recall", "precision"))
+    trainer = train("dcgan", SMALL, tmp_path, 0, callbacks=[distances])
+    distance, precision, recall = measured_apart(trainer)
+    assert precision != recall, "one could pass for the other"
+    assert distances.also == {"recall": {10: recall}, "precision": {10: precision}}
+    assert distances.averaged == pytest.approx({10: distance})
+
+
+def measured_apart(trainer):
+    """Distance, precision and recall of the averaged generator, by a measure of its own."""
+    metrics = ["fid", "precision", "recall"]
+    measure = Measure(load("scenes", image_size=16, size=40, seed=0), metrics, n=24)
     with trainer.averaged() as architecture, _distance.rng.isolated(_distance.rng.mix(0, 3)):
-        (value,) = measure(architecture.sample).values()
-    assert value == pytest.approx(distances.averaged[10])
+        found = measure(architecture.sample)
+    return [found[measure.label(metric)] for metric in metrics]
+
+
+def test_five_looks_in_the_last_fifth_and_their_mean():
+    assert last_fifth(500) == [400, 425, 450, 475, 500]
+    assert last_fifth(10) == [8, 8, 9, 9, 10]
+    assert mean({1: 2.0, 2: 4.0}) == 3.0
 
 
 def test_a_tenth_is_a_tenth():

@@ -9,13 +9,13 @@ from PIL import Image
 import fastgan
 from fastgan.architectures.base import Preset
 from fastgan.architectures.lapgan import LAPGAN
-from fastgan.recipes import lapgan
+from fastgan.recipes import _distance, lapgan
 
 TINY = {"image_size": 16, "hidden_generator": 4, "hidden_discriminator": 4, "ngf": 2, "ndf": 2}
 
 
 def test_it_runs_through(tmp_path, monkeypatch):
-    monkeypatch.setattr(lapgan, "N", 40)
+    monkeypatch.setattr(_distance, "N", 40)
     monkeypatch.setattr(lapgan, "COLUMNS", 3)
     monkeypatch.setitem(LAPGAN.presets, "cifar10", Preset("scenes", 10, 4, TINY, size=60))
     measured = lapgan.measure(tmp_path, seed=0)

@@ -99,8 +99,3 @@ def test_both_have_the_same_budget():
     for name in ("ngf", "ndf", "image_size", "n_critic", "generator", "critic", "generator_norm"):
         assert getattr(ours, name) == getattr(theirs, name), name
     assert ours.n_critic_warmup == ours.n_critic, "no critic updates beyond WGAN-GP's"
-
-
-def test_looks_of_the_last_fifth():
-    assert wgan_gp_cifar10.looks(500) == [400, 425, 450, 475, 500]
-    assert wgan_gp_cifar10.mean({1: 2.0, 2: 4.0}) == 3.0
