@@ -1,8 +1,8 @@
 """GAN on images: Goodfellow et al. 2014, the multi-layer perceptrons of the MNIST experiment, on Fashion-MNIST.
 
-The paper's figure is a log-likelihood by Gaussian Parzen windows (225 +- 2 on MNIST, table 1), which says little of
-samples (Theis et al. 2016, "A note on the evaluation of generative models") and does not compare across data: here the
-feature distance at the end is at most half of that at a tenth of the training (fastgan/recipes/_distance.py), and a
+The paper's figure is a log-likelihood by Gaussian Parzen windows (225 +- 2 on MNIST, as remembered), which says little
+of samples (Theis et al. 2016, "A note on the evaluation of generative models") and does not compare across data: here
+the feature distance at the end is at most half of that at a tenth of the training (fastgan/recipes/_distance.py), and a
 classifier trained on real images alone finds at least 9 of the 10 classes among the samples, each with at least a tenth
 of its share. Networks and optimiser are the paper's; its momentum rises within this run instead of 250 epochs.
 """
@@ -53,7 +53,7 @@ def present(logits: torch.Tensor) -> int:
 RECIPE = Recipe(
     system="GAN",
     data="fashion_mnist, 28 px",
-    paper="Parzen log-likelihood of MNIST, 225 +- 2: does not compare",
+    paper="Parzen log-likelihood of MNIST, 225 +- 2 as remembered: does not compare",
     checks=(HALVED, AtLeast("classes among the samples", 9.0)),
     measure=measure,
 )
