@@ -1,8 +1,8 @@
 """Decoded images in a file: for sets that do not fit in memory, decoded once and then mapped by every later run.
 
-One file a data set and image size, in FASTGAN_CACHE, else XDG_CACHE_HOME/fastgan or ~/.cache/fastgan; it may be deleted
-at any time. Layout: the readable images (C, H, W) uint8 one after the other, then one byte a file of the data set, 1
-where it was readable. The name ends in a digest of what the images depend on (every file's name, size and time, the
+One file a data set and image size, in the folder of fastgan/_cache.py; it may be deleted at any time. Layout: the
+readable images (C, H, W) uint8 one after the other, then one byte a file of the data set, 1 where it was readable. The
+name ends in a digest of what the images depend on (every file's name, size and time, the
 options, ``FORMAT``): data that changed is decoded anew, and the file of before is removed.
 """
 
@@ -19,21 +19,16 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-__all__ = ["CacheFile", "cache_folder"]
+__all__ = ["CacheFile"]
 
 FORMAT = 1  # raised whenever decoding gives other bytes
-
-
-def cache_folder() -> Path:
-    if given := os.environ.get("FASTGAN_CACHE"):
-        return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "fastgan"
 
 
 class CacheFile:
     """The cache of one data set.
 
     Args:
+        folder: where it is kept, made where it is missing.
         title: of the data set, for people who look into the folder.
         place: what tells this data set and its options from others: a file of the same place is replaced.
         content: what tells its present state from others.
@@ -41,11 +36,13 @@ class CacheFile:
         count: files of the data set, readable or not.
     """
 
-    def __init__(self, title: str, place: Any, content: Any, shape: tuple[int, int, int], count: int) -> None:
+    def __init__(
+        self, folder: Path, title: str, place: Any, content: Any, shape: tuple[int, int, int], count: int
+    ) -> None:
         self.shape, self.count = shape, count
         title = re.sub(r"[^\w-]+", "_", title)[:40]
         self._stem = f"{title}-{_digest([FORMAT, place])}"
-        self.path = cache_folder() / f"{self._stem}-{_digest(content)}.images"
+        self.path = folder / f"{self._stem}-{_digest(content)}.images"
 
     def open(self, decoded: Callable[[], Iterable[np.ndarray | None]]) -> tuple[np.ndarray, np.ndarray]:
         """Images (readable, C, H, W) uint8, mapped and not writable, and which files they are of, (count,) bool.

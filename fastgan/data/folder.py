@@ -16,11 +16,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 
+from fastgan._cache import cache_folder
 from fastgan.data.cache import CacheFile
 from fastgan.data.dataset import MAX_CACHE_BYTES, ImageDataset
 from fastgan.data.decode import decode, header, pillow
@@ -277,8 +278,10 @@ class ImageFiles(ImageDataset):
                     readable[index] = True
                     rows += 1
             self._cache = self._cache[:rows]
+        elif (folder := cache_folder()) is None:
+            return  # decoded at every use, as FASTGAN_CACHE= asks for
         else:
-            file = self._cache_file()
+            file = self._cache_file(folder)
             try:
                 self._cache, readable = file.open(self._decode_all)
             except OSError as error:
@@ -293,11 +296,11 @@ class ImageFiles(ImageDataset):
         self._filled = np.ones(len(self._cache), bool)
         self._drop(np.flatnonzero(~readable).tolist())
 
-    def _cache_file(self) -> CacheFile:
+    def _cache_file(self, folder: Path) -> CacheFile:
         names, shape = self._listing.names, (self.channels, self.image_size, self.image_size)
         place = [str(self._files.path.resolve()), self._listing.note, len(names), names[0], shape, self._skip_broken]
         content = [[name, *self._files.stamp(name)] for name in names]
-        return CacheFile(self.name, place, content, shape, len(names))
+        return CacheFile(folder, self.name, place, content, shape, len(names))
 
     def _decode_all(self) -> Iterator[np.ndarray | None]:
         """Every image in order, None for a skipped one; a line now and then where it takes long."""

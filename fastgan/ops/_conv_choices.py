@@ -2,9 +2,7 @@
 
 The trials themselves are csrc/ops/conv_trial_cuda.h. A choice holds for one kind of device: GPU, driver, torch, cuDNN
 and the build of fastgan, together an `identity`, which names a file of the cache. The cache is a convenience: a file
-that cannot be read or written is as good as none.
-
-Environment: FASTGAN_CACHE, a folder (default: $XDG_CACHE_HOME/fastgan or ~/.cache/fastgan); empty: nothing is kept.
+that cannot be read or written is as good as none. It lies in the folder of fastgan/_cache.py.
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from fastgan._cache import cache_folder
 from fastgan.ops import _library
 
 __all__ = ["cached", "fixed", "identity", "keep", "load_state", "restore", "state"]
@@ -30,9 +29,8 @@ Choices = dict[str, tuple[str, dict[str, float]]]
 
 
 def _folder() -> Path | None:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = os.environ.get("FASTGAN_CACHE", str(Path(cache) / "fastgan"))
-    return Path(folder) / "convolutions" if folder else None
+    folder = cache_folder()
+    return folder and folder / "convolutions"
 
 
 @lru_cache

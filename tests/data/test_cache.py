@@ -115,6 +115,15 @@ def test_a_full_disk_costs_one_sentence(images, cache_folder, without_disk):
     assert files(cache_folder) == []
 
 
+def test_without_a_folder_images_are_decoded_at_every_use(images, monkeypatch, decodes):
+    monkeypatch.setenv("FASTGAN_CACHE", "")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset = opened(images)
+        assert [first_pixels(dataset) for _ in range(2)] == [list(range(10))] * 2
+    assert sorted(decodes) == sorted(2 * list(range(10))) and not list(images.parent.rglob("*.images"))
+
+
 def test_a_folder_that_cannot_be_made_costs_one_sentence(images, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FASTGAN_CACHE", str(tmp_path / "file" / "cache"))
