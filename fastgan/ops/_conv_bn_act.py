@@ -20,6 +20,7 @@ A bias in front of a BatchNorm over batch statistics cannot change y: its gradie
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -233,7 +234,7 @@ def define(name: str, transposed: bool) -> None:
         ctx.conv, ctx.norm, ctx.training, ctx.act, ctx.slope, ctx.eps = conv, norm, training, act, slope, eps
         ctx.tf32 = tf32
 
-    def forward_derivative(ctx, grad_y, *_):
+    def forward_derivative(ctx, grad_y, *_, backward=backward_op):
         nones = [None] * (2 + n_integers + 7)
         if grad_y is None:
             return None, None, None, None, None, *nones
@@ -241,7 +242,7 @@ def define(name: str, transposed: bool) -> None:
         needed = _asked_for(ctx, saved[:5])
         need_x, need_weight, need_bias, need_gamma, need_beta = needed
         need_affine = need_gamma or need_beta
-        grads = backward_op(
+        grads = backward(
             grad_y, *saved, *ctx.conv.as_op_arguments(), ctx.norm, ctx.training, ctx.act, ctx.slope,
             need_x, need_weight, need_bias, need_affine, ctx.eps, ctx.tf32,
         )  # fmt: skip
@@ -271,17 +272,27 @@ def define(name: str, transposed: bool) -> None:
 
         @staticmethod
         def forward(ctx, *inputs):
-            output = forward_op(*inputs)
+            output = _below_autograd(forward_op, *inputs)
             forward_context(ctx, inputs, output)
             return output
 
-        backward = staticmethod(forward_derivative)
+        @staticmethod
+        def backward(ctx, *grads):
+            if torch.is_grad_enabled() or torch.compiler.is_compiling():
+                return forward_derivative(ctx, *grads)
+            return forward_derivative(ctx, *grads, backward=partial(_below_autograd, backward_op))
 
     _EAGER[name] = Eager.apply
     torch.library.register_autograd(f"fastgan::{name}", forward_derivative, setup_context=forward_context, lib=LIBRARY)
     torch.library.register_autograd(
         f"fastgan::{name}_backward", backward_derivative, setup_context=backward_context, lib=LIBRARY
     )
+
+
+def _below_autograd(op, *arguments):
+    """A call that nobody differentiates, past the Python that torch.library runs for autograd: tens of microseconds."""
+    with torch._C._AutoDispatchBelowAutograd():
+        return op(*arguments)
 
 
 def _asked_for(ctx, inputs: tuple[Tensor | None, ...]) -> list[bool]:
