@@ -78,7 +78,9 @@ def mlp_trunk(image_size: int, channels: int) -> tuple[nn.Module, int]:
     layers: list[nn.Module] = [nn.Flatten(), GaussianNoise(PIXEL_NOISE)]
     for i, (width_in, width) in enumerate(pairwise(widths)):
         layers += [GaussianNoise(HIDDEN_NOISE)] if i else []
-        layers += [weight_norm(nn.Linear(width_in, width)), nn.ReLU()]
+        linear = nn.Linear(width_in, width)
+        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")  # torch's own leaves less than there is of noise
+        layers += [weight_norm(linear), nn.ReLU()]
     return nn.Sequential(*layers), widths[-1]
 
 

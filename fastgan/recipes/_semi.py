@@ -20,7 +20,7 @@ from fastgan.training.callbacks import Callback
 from fastgan.training.grid import make_grid
 from fastgan.training.trainer import Trainer
 
-__all__ = ["LOWER", "Errors", "compare", "draw_errors", "test_error"]
+__all__ = ["ALONE", "LOWER", "SEMI", "Errors", "compare", "draw_errors", "test_error"]
 
 LOOKS = 20
 SEMI, ALONE = "with unlabelled samples", "labels alone"
@@ -29,7 +29,7 @@ LOWER = Below(f"{SEMI}: test error", than=f"{ALONE}: test error")
 
 def compare(
     run: Callable[..., Trainer], out: Path, test: Any, *, alone: Mapping[str, Any]
-) -> tuple[Trainer, dict[str, float], dict[str, Mapping[int, float]]]:
+) -> tuple[dict[str, Trainer], dict[str, float], dict[str, Mapping[int, float]]]:
     """Train twice, once with the labels alone.
 
     Args:
@@ -40,16 +40,16 @@ def compare(
         alone: the fields of Config with which samples without label count for nothing.
 
     Returns:
-        The trainer that had samples without label too; both errors, and the least ones on the way; all errors by step.
+        Both trainers, ``SEMI`` and ``ALONE``; their errors, and the least ones on the way; all errors by step.
     """
-    measured, curves = {}, {}
+    runs, measured, curves = {}, {}, {}
     for label, changes in ((ALONE, alone), (SEMI, {})):
         errors = Errors(test)
-        trainer = run(out=out / label.replace(" ", "_"), callbacks=[errors], **changes)
+        runs[label] = run(out=out / label.replace(" ", "_"), callbacks=[errors], **changes)
         curves[label] = errors.by_step
-        measured[f"{label}: test error"] = errors.by_step[trainer.steps]
+        measured[f"{label}: test error"] = errors.by_step[runs[label].steps]
         measured[f"{label}: least test error on the way"] = min(errors.by_step.values())
-    return trainer, measured, curves
+    return runs, measured, curves
 
 
 class Errors(Callback):

@@ -6,7 +6,8 @@ on what the attack makes of them (``regularizer="adversarial"``). Pixels go from
 attack is on the 1000 test images and knows the network, in eval mode. Bar: the classifier trained against the attack
 errs at most half as often under it. As remembered, the paper reports 89.4% for a maxout network on all of MNIST and
 17.9% once trained; and that examples made for the other of the two networks fool the trained one less (19.6%) than the
-plain one (40.9%). Here both are ReLU perceptrons with batch norm, and there are 4000 training images.
+plain one (40.9%), which is not seen here. Here both are ReLU perceptrons with batch norm, and there are 4000 training
+images.
 
 Training against one step may teach a network to hide its gradient instead of resisting. Projected gradient descent
 looks for that: 20 steps from a random start, never more than 0.25 away, or 0.1 (Madry et al. 2018, "Towards Deep
