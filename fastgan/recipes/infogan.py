@@ -1,9 +1,9 @@
 """InfoGAN on MNIST: Chen et al. 2016, figure 2 - a code that sorts digits without having seen a label.
 
 The paper matches each of the ten categories to a digit and reports 5% error as remembered, on all of MNIST; and a bound
-of the mutual information that reaches H(c) = ln 10 (figure 1). Here there are 4000 training images, of 16 px,
-networks a quarter as wide and 3 minutes a run; each category stands for its most frequent digit among the training
-images, and the error is that of the 1000 test images. The bound is that of the averaged generator and Q on fresh codes.
+of the mutual information that reaches H(c) = ln 10 (figure 1). Here there are 4000 training images, of 16 px, small
+networks and 3 minutes a run; each category stands for its most frequent digit among the training images, and the error
+is that of the 1000 test images. The bound is that of fresh codes. Generator and Q are the averaged ones.
 
 The picture: a row a category, in the order of their digits. Left: ten draws of everything else. Middle and right: from
 one draw, each continuous code from -1 to 1.
@@ -30,7 +30,7 @@ __all__ = ["bound", "category_names", "posterior", "save_traversals"]
 
 DATA = "mnist_5k"
 SAMPLES = 5000  # that the bound is a mean over
-ZOOM = 2  # of the picture
+CELL = 32  # pixels of an image in the picture, or its own size
 
 
 def measure(out: Path, seed: int) -> dict[str, float]:
@@ -86,7 +86,8 @@ def save_traversals(gan: InfoGAN, file: Path, order: torch.Tensor) -> None:
     images = [gan.generate(Batch(latent=panel.flatten(0, 1))).unflatten(0, panel.shape[:2]) for panel in panels]
     blank = torch.ones_like(images[0][:, :1])
     columns = torch.cat([column for image in images for column in (image, blank)][:-1], dim=1)
-    save_grid(F.interpolate(columns.flatten(0, 1), scale_factor=ZOOM), file, columns=columns.shape[1])
+    zoom = max(1, CELL // gan.config.image_size)
+    save_grid(F.interpolate(columns.flatten(0, 1), scale_factor=zoom), file, columns=columns.shape[1])
 
 
 RECIPE = Recipe(
@@ -95,4 +96,8 @@ RECIPE = Recipe(
     paper="5% error on 60,000 images, as remembered; bound at ln 10",
     checks=(AtMost("gap of the bound to ln 10, relative", 0.05), AtMost("category error", 0.10)),
     measure=measure,
+    tried="D at the paper's rate (45% after 1500 steps at 28 px); rates from 1e-3 to 6e-3; 8, 16 and 62 variables of "
+    "noise; batches of 64 and 128; lambda 0.2, 0.3 and 2; the continuous codes' weight 0.5 (worse); images translated "
+    "at random (worse); Q on features that it does not train (worse). Runs of this very preset ended between 11% and "
+    "27%: what a seed settles on early, a second category of ones for instance, weighs more than any of these.",
 )
