@@ -28,6 +28,7 @@ from fastgan.bench import (
     memory,
     network,
     passes,
+    preset,
     report,
     rmsprop,
     step,
@@ -66,6 +67,7 @@ def all_cases(device: str = "cpu", batches: Sequence[int] = ()) -> list[Case]:
         *(case for n in suffixes for case in gradient_penalty.cases(n, suffixes[n])),
         *(case for n in suffixes for case in network.cases(n)),
         *(case for n in suffixes for case in step.cases(n)),
+        *(() if cuda else preset.cases()),
     ]
 
 

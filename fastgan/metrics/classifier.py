@@ -92,10 +92,14 @@ def train_classifier(
     The same seed gives the same net on one machine with as many threads.
 
     Raises:
-        ValueError: the data set has no labels, or too few images for one batch.
+        ValueError: the data set has no labels, or not all of them, or too few images for one batch.
     """
     if dataset.labels is None:
         raise ValueError(f"data set {dataset.name!r} has no labels: a feature classifier is trained on labelled images")
+    if (dataset.labels < 0).any():
+        raise ValueError(
+            f"data set {dataset.name!r} has images without a label (-1): a feature classifier takes a label for each"
+        )
     if min(epochs, batch_size) < 1:
         raise ValueError(f"epochs and batch_size take positive numbers, got {epochs} and {batch_size}")
     classes = dataset.classes or tuple(map(str, range(int(dataset.labels.max()) + 1)))

@@ -43,7 +43,8 @@ class BatchStream:
     """Endless batches of ``dataset`` on ``device``.
 
     The last, incomplete batch of an epoch is dropped; a data set smaller than ``batch_size`` is one batch an epoch.
-    ``num_classes``: labels lie below it; a wrong one is named before a GPU stops at it without a word.
+    ``num_classes``: labels lie below it; a wrong one is named before a GPU stops at it without a word. ``unlabelled``:
+    whether items may have the label -1, none.
     ``rank``, ``world``: of several processes, each gives its own part of every batch, in the order of their ranks.
     ``position``: batches consumed since the run began; set it before the first ``next()`` to resume.
     ``place``: takes a dict of tensors on the CPU to a Batch on the device; may be exchanged for one that reuses memory.
@@ -58,6 +59,7 @@ class BatchStream:
         device: torch.device | None = None,
         num_workers: int = 0,
         num_classes: int | None = None,
+        unlabelled: bool = True,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -72,7 +74,7 @@ class BatchStream:
         self.seed = seed
         self.device = device or torch.device("cpu")
         self.num_workers = num_workers
-        self.num_classes = num_classes
+        self._labels = None if num_classes is None else range(-1 if unlabelled else 0, num_classes)
         self.batches_per_epoch = self.size // self.batch_size
         self.position = 0
         # On a CPU a second thread would take its cores from training, which a batch from memory costs less than 1%.
@@ -131,7 +133,7 @@ class BatchStream:
         )
 
     def _collated(self, epoch: int) -> _Collated:
-        return _Collated(self.dataset, self.seed, epoch, self.num_classes, self._rank)
+        return _Collated(self.dataset, self.seed, epoch, self._labels, self._rank)
 
     def _set_epoch(self, epoch: int) -> None:
         if hasattr(self.dataset, "set_epoch"):
@@ -178,11 +180,11 @@ def is_bytes(name: str, value: torch.Tensor) -> bool:
 class _Collated(torch.utils.data.Dataset):
     """A data set of whole batches: key (position, indices) to a dict of stacked tensors."""
 
-    def __init__(self, dataset: Any, seed: int, epoch: int, num_classes: int | None, rank: int) -> None:
+    def __init__(self, dataset: Any, seed: int, epoch: int, labels: range | None, rank: int) -> None:
         self.dataset = dataset
         self.seed = seed if rank == 0 else rng.mix(seed, rank)
         self.epoch_seed = rng.mix(seed, epoch, 1)
-        self.num_classes = num_classes
+        self.labels = labels
         self.pure = _pure(dataset)
 
     def __getitem__(self, key: tuple[int, list[int]]) -> dict[str, torch.Tensor]:
@@ -196,8 +198,8 @@ class _Collated(torch.utils.data.Dataset):
         if unknown:
             raise ValueError(f"the data set gives {unknown[0]!r}, which is no field of Batch: {', '.join(_FIELDS)}")
         values.setdefault("index", torch.tensor(indices))
-        if self.num_classes is not None and "label" in values:
-            _check_labels(values["label"], values["index"], self.num_classes)
+        if self.labels is not None and "label" in values:
+            _check_labels(values["label"], values["index"], self.labels)
         return values
 
     def _item(self, index: int) -> Mapping[str, Any]:
@@ -241,16 +243,18 @@ def _tensor(name: str, value: Any) -> torch.Tensor:
     return value if value.dtype == torch.uint8 and name in _PICTURES else value.long()
 
 
-def _check_labels(labels: torch.Tensor, indices: torch.Tensor, num_classes: int) -> None:
-    """Class indices from -1 (unlabelled) to num_classes - 1; attributes (N, K) may be anything."""
+def _check_labels(labels: torch.Tensor, indices: torch.Tensor, allowed: range) -> None:
+    """Class indices in ``allowed``, where -1 is unlabelled; attributes (N, K) may be anything."""
     if labels.dim() != 1 or labels.is_floating_point():
         return
-    wrong = (labels < -1) | (labels >= num_classes)
+    wrong = (labels < allowed.start) | (labels >= allowed.stop)
     if wrong.any():
         at = wrong.nonzero()[0, 0]
-        raise ValueError(
-            f"item {indices[at]} of the data has label {labels[at]}; it takes 0..{num_classes - 1}, or -1: unlabelled"
-        )
+        item, classes = f"item {indices[at]} of the data", f"0..{allowed.stop - 1}"
+        if allowed.start == 0 and labels[at] == -1:
+            raise ValueError(f"{item} has no label (-1), by which images are to be drawn: give it one of {classes}")
+        also = ", or -1: unlabelled" if allowed.start < 0 else ""
+        raise ValueError(f"{item} has label {labels[at]}; it takes {classes}{also}")
 
 
 def _stack(items: list[Mapping[str, Any]], indices: list[int]) -> dict[str, torch.Tensor]:

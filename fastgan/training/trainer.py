@@ -202,6 +202,7 @@ class Trainer:
             device=self.device,
             num_workers=num_workers,
             num_classes=check_classes(dataset, architecture),
+            unlabelled="label" not in architecture.conditions,
             rank=self.processes.rank,
             world=self.processes.world,
         )

@@ -11,6 +11,7 @@ from fastgan.bench.conv_bn_act import ConvBnActCase
 from fastgan.bench.gradient_penalty import GradientPenaltyCase
 from fastgan.bench.network import NETWORKS, NetworkCase
 from fastgan.bench.passes import PASSES, PassCase
+from fastgan.bench.preset import PresetCase
 from fastgan.bench.rmsprop import RMSpropCase
 from fastgan.bench.step import ARCHITECTURES, StepCase
 from fastgan.bench.timer import Settings
@@ -36,6 +37,7 @@ CASES: list[Case] = [
     *(GradientPenaltyCase(c, 1.0, batch_size=4, image_size=16, ndf=8) for c in ("WGAN-GP", "instance norm")),
     *(NetworkCase(n, batch_size=8, image_size=16, width=8) for n in NETWORKS),
     *(StepCase(a, batch_size=8, image_size=16, width=8) for a in ARCHITECTURES),
+    *(PresetCase(*preset, batch_size=8) for preset in (("acgan", "fashion_mnist"), ("vat", "scenes"))),
 ]
 # What only a GPU's list has.
 PASS_CASES = [PassCase(op, (3, 8, 4, 5), layout) for op in PASSES for layout in ("channels_last", "NCHW")]

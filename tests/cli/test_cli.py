@@ -16,6 +16,7 @@ from fastgan import registry
 from fastgan.architectures.base import option
 from fastgan.architectures.dcgan import DCGAN
 from fastgan.cli import COMMANDS, main
+from fastgan.data import load
 from fastgan.training.checkpoint import read_checkpoint
 
 TINY = ["--model.image-size", "16", "--model.ngf", "4", "--model.ndf", "4", "--batch-size", "8", "--limit", "40"]
@@ -192,6 +193,48 @@ def test_points_train_and_sample_from_the_command_line(tmp_path, capsys):
     assert picture.size == (512, 512) and len(picture.getcolors(1 << 20)) > 3  # white, data and samples
     assert main(["sample", str(tmp_path / "run"), "--separate"]) == 2
     assert "points come in one picture" in capsys.readouterr().err
+
+
+def train_tiny(name: str, out: Path, *options: str) -> str:
+    """The folder of a run of four steps on 16 px scenes."""
+    data = ["--data", "scenes", "--limit", "40", "--metric", "none"]
+    assert main(["train", name, *data, "--model.image-size", "16", *options, *SHORT, "--out", str(out)]) == 0
+    return str(out)
+
+
+CONV = ["--model.network", "dcgan", "--model.ngf", "4", "--model.ndf", "4"]
+
+
+def test_sample_draws_a_column_for_each_class(tmp_path):
+    from PIL import Image
+
+    run, classes = train_tiny("cgan", tmp_path / "run", *CONV), len(load("scenes", size=1).classes)
+    grid, one = tmp_path / "grid.png", tmp_path / "one"
+    assert main(["sample", run, "--n", str(2 * classes), "--out", str(grid)]) == 0
+    assert Image.open(grid).size == (classes * 18 + 2, 2 * 18 + 2)
+    for label in ("0", "1"):
+        assert main(["sample", run, "--n", "1", "--label", label, "--separate", "--out", str(one / label)]) == 0
+    assert (one / "0" / "00000.png").read_bytes() != (one / "1" / "00000.png").read_bytes(), "from the same noise"
+
+
+def test_sample_names_a_label_that_cannot_be_drawn(tmp_path, run_folder, capsys):
+    assert main(["sample", train_tiny("cgan", tmp_path / "cgan", *CONV), "--label", "99"]) == 2
+    assert "label is 99; cgan has the classes 0 to" in capsys.readouterr().err
+    assert main(["sample", str(run_folder), "--label", "0"]) == 2
+    assert "dcgan draws no images of a class: leave --label out" in capsys.readouterr().err
+
+
+def test_sample_gives_a_model_of_images_those_of_its_run(tmp_path):
+    from PIL import Image
+
+    run = train_tiny("cgan", tmp_path / "run", *CONV, "--model.condition", "context", "--model.image-size", "32")
+    assert main(["sample", run, "--n", "4", "--split", "test", "--columns", "2"]) == 0
+    assert Image.open(tmp_path / "run" / "sample.png").size == (2 * 34 + 2, 2 * 34 + 2)
+
+
+def test_sample_says_that_a_classifier_draws_nothing(tmp_path, capsys):
+    assert main(["sample", train_tiny("vat", tmp_path / "run", "--model.width", "4")]) == 2
+    assert "vat classifies images and makes none" in capsys.readouterr().err
 
 
 def test_a_query_makes_a_plain_run_folder(tmp_path, capsys, monkeypatch):

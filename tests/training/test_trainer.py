@@ -281,6 +281,10 @@ def test_a_label_out_of_range_is_named(workers: int) -> None:
     run(Labelled(), [(image, label) for label in (0, 2, -1, 1)])  # -1: unlabelled
     with pytest.raises(ValueError, match="item 1 of the data has label 3; it takes 0..2, or -1: unlabelled"):
         run(Labelled(), [(image, label) for label in (0, 3)], num_workers=workers)
+    drawn_by_class = Labelled()
+    drawn_by_class.conditions = ("label",)
+    with pytest.raises(ValueError, match="item 1 of the data has no label .-1., by which images are to be drawn"):
+        run(drawn_by_class, [(image, label) for label in (0, -1)], num_workers=workers)
 
 
 @pytest.mark.parametrize(
