@@ -97,6 +97,13 @@ def test_q_learns_with_the_discriminator_and_the_generator_alone_for_itself():
         assert (settings["lr"], settings["betas"]) == (lr, (0.5, 0.999))
 
 
+def test_both_rates_fall_where_asked():
+    assert [phase.schedule for phase in small().phases()] == [None, None]
+    phases = small(lr_decay_steps=100, discriminator_lr=4e-3, lr=1e-3).phases()
+    rates = [[phase.schedule(step)["lr"] for step in (0, 25, 100, 150)] for phase in phases]
+    assert rates == [[4e-3, 3e-3, 0.0, 0.0], [1e-3, 7.5e-4, 0.0, 0.0]]
+
+
 def test_the_bound_reaches_the_shared_trunk_and_the_generator():
     """With the bound alone: both updates drive it, over their own networks."""
     gan = small()

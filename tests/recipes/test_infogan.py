@@ -47,7 +47,7 @@ def test_the_recipe_runs_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_recipe_on_scenes_runs_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(infogan_scenes, "PRESET", shortened("scenes", categories=6)["scenes"])
+    monkeypatch.setattr(infogan_scenes, "PRESET", shortened("scenes", categorical=0)["scenes"])
     monkeypatch.setattr(infogan_scenes, "IMAGES", 50)
     measured = infogan_scenes.RECIPE.measure(tmp_path, 0)
     infogan_scenes.RECIPE.check_names(measured)
@@ -96,22 +96,23 @@ def test_the_posterior_of_a_data_set(reader: InfoGAN) -> None:
     for i, category in enumerate((7, 0, 4)):
         images.flatten(1)[i, 3 + category] = 255  # after three columns of noise
         images.flatten(1)[i, 3 + 10 + 1] = 255 * (i % 2)
-    categories, means = infogan.posterior(reader, ImageArray("three", images, image_size=16))
-    assert categories.tolist() == [7, 0, 4]
-    assert means.tolist() == [[-1, -1], [-1, 1], [-1, -1]]
+    logits, means, log_std = infogan.posterior(reader, ImageArray("three", images, image_size=16))
+    assert logits[:, 0].argmax(1).tolist() == [7, 0, 4]
+    assert means.tolist() == [[-1, -1], [-1, 1], [-1, -1]] and log_std.shape == (3, 2)
 
 
 def test_the_picture_has_a_row_for_each_category_in_order(reader: InfoGAN, tmp_path: Path) -> None:
     order = torch.tensor([9, 3, 0, 1, 2, 4, 5, 6, 7, 8])
     infogan.save_traversals(reader, tmp_path / "picture.png", order)
     picture = torch.tensor(list(Image.open(tmp_path / "picture.png").convert("L").tobytes()))
-    columns, cell = 3 * 10 + 2, 16 * infogan.ZOOM + 2
+    zoom = 2  # of 16 px in cells of 32
+    columns, cell = 3 * 10 + 2, 16 * zoom + 2
     picture = picture.reshape(10 * cell + 2, columns * cell + 2)
     for row, category in enumerate(order.tolist()):
         for column in (0, 5, 11, 31):
-            left = 2 + column * cell + infogan.ZOOM * (3 + category)
+            left = 2 + column * cell + zoom * (3 + category)
             assert picture[2 + row * cell, left] == 255, "the category's pixel is white in all panels"
-    codes = picture[2, 2 + 11 * cell + infogan.ZOOM * 13 :: cell][:10].tolist()  # the first code along its panel
+    codes = picture[2, 2 + 11 * cell + zoom * 13 :: cell][:10].tolist()  # the first code along its panel
     assert codes == [round(255 * i / 9) for i in range(10)]
 
 
