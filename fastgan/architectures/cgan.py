@@ -187,7 +187,7 @@ class CGAN(Game):
     defaults: ClassVar[dict] = {"batch_size": 100}
     presets: ClassVar[dict] = {
         "scenes": Preset("scenes", 2000, 64, {"network": "dcgan", "image_size": 32, "ngf": 32, "ndf": 32}, 4096),
-        "fashion_mnist": Preset("fashion_mnist", 3000, 64, {"network": "dcgan", "ngf": 32, "ndf": 32}),
+        "fashion_mnist": Preset("fashion_mnist", 6000, 64, {"network": "dcgan", "ngf": 32, "ndf": 32}),
         "fashion_mnist_inpainting": Preset(
             "fashion_mnist",
             1500,
