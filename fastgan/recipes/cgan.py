@@ -4,7 +4,9 @@ The paper shows MNIST digits by class (figure 2) and measures their log-likeliho
 1.8 (remembered from its table 1, not looked up), which says little of samples (Theis et al. 2016) and nothing of their
 classes. Here an independent classifier names the class that was asked for in at least 90% of the samples, and the
 variety within a class is reported against real images' (both: fastgan/recipes/_classes.py). The networks are the
-convolutional ones of fastgan/architectures/cgan.py and not the paper's perceptrons, for five minutes on one core.
+convolutional ones of fastgan/architectures/cgan.py and not the paper's perceptrons, for five minutes on one core: one
+seed. After half of these steps .88 to .90 of the samples were of their class, in four settings of learning rates and
+noise and with another seed.
 
 The picture: a column a class; its first row are real images, the others samples of the averaged generator.
 """
