@@ -13,8 +13,7 @@ and 50x5 for y, both joined by 240x4; dropout of 0.5 in both networks; SGD with 
 The discriminator's loss is the sum over real and generated images, as the paper's game (equation 2), and is not halved.
 
 ``network="dcgan"`` is DCGAN's networks, lr 2e-4 and Adam. The generator gets y beside z; the discriminator adds
-<W y, f(x)> to its logit (Miyato, Koyama, "cGANs with Projection Discriminator", ICLR 2018). f are the features that the
-logit is made of, at all their 4x4 places and not summed over them as in that paper, where far more layers are before.
+<W y, f(x)> to its logit, f being its features (Miyato, Koyama, "cGANs with Projection Discriminator", ICLR 2018).
 
 Inpainting is built as in Pathak et al., "Context Encoders: Feature Learning by Inpainting", CVPR 2016: the middle
 square, half as wide as the image, is hidden; an encoder takes what is left to a vector and a decoder, given it and z,
@@ -141,11 +140,11 @@ class ConvDiscriminator(nn.Module):
         super().__init__()
         *features, logit = dcgan.Discriminator(image_size, channels, ndf).layers
         self.features, self.logit = nn.Sequential(*features), logit
-        self.project = dcgan_init(nn.Linear(y_dim, logit.weight[0].numel(), bias=False))
+        self.project = dcgan_init(nn.Linear(y_dim, logit.in_channels, bias=False))
 
     def forward(self, image: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         features = self.features(image)
-        return self.logit(features).flatten() + (self.project(y) * features.flatten(1)).sum(1)
+        return self.logit(features).flatten() + (self.project(y) * features.sum((2, 3))).sum(1)
 
 
 class Inpainter(nn.Module):
@@ -188,7 +187,7 @@ class CGAN(Game):
     defaults: ClassVar[dict] = {"batch_size": 100}
     presets: ClassVar[dict] = {
         "scenes": Preset("scenes", 2000, 64, {"network": "dcgan", "image_size": 32, "ngf": 32, "ndf": 32}, 4096),
-        "fashion_mnist": Preset("fashion_mnist", 2500, 64, {"network": "dcgan", "ngf": 32, "ndf": 32, "lr": 4e-4}),
+        "fashion_mnist": Preset("fashion_mnist", 6000, 64, {"network": "dcgan", "ngf": 32, "ndf": 32}),
         "fashion_mnist_inpainting": Preset(
             "fashion_mnist",
             1500,

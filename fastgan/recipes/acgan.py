@@ -6,10 +6,11 @@ of one class: training images' is 0.25 at most, and samples of 84.7% of the clas
 classifier, which names at least 90% of the samples rightly; and MS-SSIM of samples, on average over the classes, is at
 most that of real images plus .1 (both: fastgan/recipes/_classes.py). The worst class is reported and bears no bar.
 
-Networks are smaller than the paper's, its dropout of .5 is .1, and its learning rate is doubled. With dropout of .5 in
+Networks are smaller than the paper's, its dropout of .5 is .2, and its learning rate is doubled. With dropout of .5 in
 a discriminator this small the generator learned to be told apart by it, and by no other eye: after 600 steps its class
-was right in 98% of the samples for the discriminator and in 21% for the judge. With .2, whose row is kept, one seed of
-three missed the bar.
+was right in 98% of the samples for the discriminator and in 21% for the judge; with .1, .883 of seed 0's were after
+2000. With .2, two seeds of three were above the bar after 2000 steps (.919, .934) and one below (.885; its row is kept
+as an earlier run). A run of twice that takes more than three minutes: one seed.
 
 The picture: a column a class; its first row are real images, the others samples of the averaged generator.
 """
@@ -24,7 +25,7 @@ from fastgan.recipes._run import train
 
 
 def measure(out: Path, seed: int) -> dict[str, float]:
-    """Train and let the judge look; about three minutes on one CPU core."""
+    """Train and let the judge look; about five minutes on one CPU core."""
     return judge(train("acgan", "fashion_mnist", out, seed), out)
 
 
@@ -34,4 +35,5 @@ RECIPE = Recipe(
     paper="Inception names 10.1% of ImageNet samples rightly; 84.7% of classes vary enough (both as remembered)",
     checks=(CONSISTENT, AtMost(EXCESS, 0.1)),
     measure=measure,
+    seeds=(0,),
 )

@@ -4,7 +4,9 @@ The paper shows MNIST digits by class (figure 2) and measures their log-likeliho
 1.8 (remembered from its table 1, not looked up), which says little of samples (Theis et al. 2016) and nothing of their
 classes. Here an independent classifier names the class that was asked for in at least 90% of the samples, and the
 variety within a class is reported against real images' (both: fastgan/recipes/_classes.py). The networks are the
-convolutional ones of fastgan/architectures/cgan.py and not the paper's perceptrons, for two minutes on one core.
+convolutional ones of fastgan/architectures/cgan.py and not the paper's perceptrons, for five minutes on one core: one
+seed. After half of these steps .88 to .90 of the samples were of their class, in four settings of learning rates and
+noise and with another seed.
 
 The picture: a column a class; its first row are real images, the others samples of the averaged generator.
 """
@@ -19,7 +21,7 @@ from fastgan.recipes._run import train
 
 
 def measure(out: Path, seed: int) -> dict[str, float]:
-    """Train and let the judge look; about two minutes on one CPU core."""
+    """Train and let the judge look; about five minutes on one CPU core."""
     return judge(train("cgan", "fashion_mnist", out, seed), out)
 
 
@@ -29,4 +31,5 @@ RECIPE = Recipe(
     paper="Parzen log-likelihood of MNIST, 132 +- 1.8 as remembered: does not compare",
     checks=(CONSISTENT,),
     measure=measure,
+    seeds=(0,),
 )
