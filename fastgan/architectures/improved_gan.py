@@ -12,8 +12,8 @@ with weight norm, LeakyReLU(0.2) and dropout, Adam with lr 3e-4 and beta1 0.5, b
 (``network="mlp"``, there with lr 3e-3) ReLU layers 1000-500-250-250-250 with weight norm and Gaussian noise before
 each, and a softplus generator 500-500. Noise from U(0, 1)^100.
 
-Differs from that code: weight norm learns every layer's scale and starts from torch's initialisation, where theirs
-takes both from the first batch. The convolutional generator is DCGAN's, with kernels of 4 and not 5. Pixels go from -1
+Differs from that code: weight norm learns every layer's scale and starts from He's initialisation, where theirs takes
+both from the first batch. The convolutional generator is DCGAN's, with kernels of 4 and not 5. Pixels go from -1
 to 1: the noise on them is twice as strong. Features are matched by mean squares in both networks, as theirs for MNIST.
 One batch holds labelled and unlabelled images, where theirs are two; the trainer's averages are of both networks.
 """
@@ -72,15 +72,19 @@ class MLPGenerator(nn.Module):
         return self.layers(z)
 
 
+def normalized(layer: nn.Linear | nn.Conv2d, slope: float) -> nn.Module:
+    """Weight norm, from He's weights for a ReLU of this slope: torch's leave less of the input than there is noise."""
+    nn.init.kaiming_normal_(layer.weight, a=slope)
+    return weight_norm(layer)
+
+
 def mlp_trunk(image_size: int, channels: int) -> tuple[nn.Module, int]:
     """Images -> features (N, F) by noisy perceptron layers, and F."""
     widths = (channels * image_size**2, 1000, 500, 250, 250, 250)
     layers: list[nn.Module] = [nn.Flatten(), GaussianNoise(PIXEL_NOISE)]
     for i, (width_in, width) in enumerate(pairwise(widths)):
         layers += [GaussianNoise(HIDDEN_NOISE)] if i else []
-        linear = nn.Linear(width_in, width)
-        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")  # torch's own leaves less than there is of noise
-        layers += [weight_norm(linear), nn.ReLU()]
+        layers += [normalized(nn.Linear(width_in, width), 0.0), nn.ReLU()]
     return nn.Sequential(*layers), widths[-1]
 
 
@@ -92,7 +96,7 @@ def conv_trunk(channels: int, ndf: int) -> tuple[nn.Module, int]:
     plan += [(2, 3, 1, 0), (2, 1, 1, 0), (2, 1, 1, 0)]
     for i, (factor, kernel, stride, padding) in enumerate(plan):
         layers += [nn.Dropout(0.5)] if i in (3, 6) else []
-        layers += [weight_norm(nn.Conv2d(width_in, factor * ndf, kernel, stride, padding)), nn.LeakyReLU(0.2)]
+        layers += [normalized(nn.Conv2d(width_in, factor * ndf, kernel, stride, padding), 0.2), nn.LeakyReLU(0.2)]
         width_in = factor * ndf
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), width_in
 
