@@ -92,13 +92,14 @@ def test_the_bound_of_codes_that_can_be_read(reader: InfoGAN, monkeypatch: pytes
 
 
 def test_the_posterior_of_a_data_set(reader: InfoGAN) -> None:
-    images = torch.full((3, 1, 16, 16), 0, dtype=torch.uint8)
-    for i, category in enumerate((7, 0, 4)):
-        images.flatten(1)[i, 3 + category] = 255  # after three columns of noise
-        images.flatten(1)[i, 3 + 10 + 1] = 255 * (i % 2)
-    logits, means, log_std = infogan.posterior(reader, ImageArray("three", images, image_size=16))
-    assert logits[:, 0].argmax(1).tolist() == [7, 0, 4]
-    assert means.tolist() == [[-1, -1], [-1, 1], [-1, -1]] and log_std.shape == (3, 2)
+    index = torch.arange(600)  # more than one batch
+    images = torch.zeros(600, 1, 16, 16, dtype=torch.uint8)
+    images.flatten(1)[index, 3 + index % 7] = 255  # after three columns of noise
+    images.flatten(1)[index, 3 + 10 + 1] = (255 * (index % 2)).to(torch.uint8)
+    logits, means, log_std = infogan.posterior(reader, ImageArray("six hundred", images, image_size=16))
+    assert torch.equal(logits[:, 0].argmax(1), index % 7)
+    assert torch.equal(means, torch.stack([-torch.ones(600), 2.0 * (index % 2) - 1], dim=1))
+    assert log_std.shape == (600, 2)
 
 
 def test_the_picture_has_a_row_for_each_category_in_order(reader: InfoGAN, tmp_path: Path) -> None:
