@@ -93,7 +93,7 @@ def draw_errors(curves: Mapping[str, Mapping[int, float]], file: Path, samples: 
     panel.grid(alpha=0.3)
     panel.legend()
     if samples is not None:
-        panels[0, 1].imshow(make_grid(samples), cmap="gray", vmin=0, vmax=255)
+        panels[0, 1].imshow(make_grid(samples).numpy(), cmap="gray", vmin=0, vmax=255)
         panels[0, 1].axis("off")
     figure.tight_layout()
     figure.savefig(file, dpi=80)
