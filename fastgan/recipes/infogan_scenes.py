@@ -9,7 +9,8 @@ each continuous factor.
 
 The bar: some code and some factor correlate by .8 or more. Factors are independent, so that the squares of one code's
 correlations with them add up to 1 at most: from .71 on a code has more of one factor than of all others together, and
-.8 leaves a margin. The other code is reported and bears no bar.
+.8 leaves a margin. The other code is reported and bears no bar. What is found is the place, which changes images far
+more than the hue of the sky: of this neither code tells anything.
 
 The picture: a row a draw of everything else. Left and right: each code from -1 to 1.
 """
