@@ -32,4 +32,7 @@ RECIPE = Recipe(
     checks=(CONSISTENT,),
     measure=measure,
     seeds=(0,),
+    tried="3000 steps with learning rates of 2e-4, of 5e-4, of 4e-4 for the discriminator alone, and with noise of 32 "
+    "numbers: .88 to .90 (seeds 0 and 7), and 6000 steps are no better; features at their 4x4 places instead of their "
+    "sum in the discriminator's <W y, f(x)>: .89 after 2400. Shirts fare worst, two of three being named so.",
 )
