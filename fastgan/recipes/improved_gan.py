@@ -1,9 +1,9 @@
 """Improved GAN with 100 labels: Salimans et al., NeurIPS 2016, section 5 - an adversary lowers the error.
 
 Digits: 4000 training images, ten of each of which keep their label; 1000 test images. Networks are the authors' for
-MNIST, generator and discriminator of perceptrons; the training is ten epochs, where theirs is 300 of an image set
-fifteen times as large. "Labels alone" is the same discriminator with the same noise before each layer, on which the
-generator has no influence (unlabelled_weight 0). Their learning rate, 3e-3, lost the classes altogether (90% error
+MNIST, generator and discriminator of perceptrons; each sees every image five or six times, where theirs see fifteen
+times as many images 300 times. "Labels alone" is the same discriminator with the same noise before each layer, on which
+the generator has no influence (unlabelled_weight 0). Their learning rate, 3e-3, lost the classes altogether (90% error
 after 500 steps): weight norm's scales are learned here. 3e-4 and 1e-3 came to 22% after 400 steps, with another seed,
 1e-3 by jumps.
 
