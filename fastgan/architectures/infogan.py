@@ -27,7 +27,7 @@ Departures:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, NamedTuple
@@ -36,6 +36,7 @@ import torch
 from torch import nn
 
 from fastgan import losses
+from fastgan.architectures._schedules import linear_decay
 from fastgan.architectures.base import Architecture, Losses, Phase, Preset, option
 from fastgan.data.batch import Batch
 from fastgan.nn.init import dcgan_init
@@ -231,7 +232,7 @@ class InfoGAN(Architecture):
                 [*self.discriminator.parameters(), *self.recognition.parameters()],
                 partial(adam, lr=c.discriminator_lr),
                 self.discriminator_loss,
-                schedule=self.schedule(c.discriminator_lr),
+                schedule=linear_decay(c.discriminator_lr, c.lr_decay_steps),
             ),
             Phase(
                 "generator",
@@ -239,14 +240,9 @@ class InfoGAN(Architecture):
                 partial(adam, lr=c.lr),
                 self.generator_loss,
                 fresh_batch=False,
-                schedule=self.schedule(c.lr),
+                schedule=linear_decay(c.lr, c.lr_decay_steps),
             ),
         ]
-
-    def schedule(self, lr: float) -> Callable[[int], dict[str, float]] | None:
-        """The rate at each step of a phase that begins with ``lr``; None where it stays."""
-        steps = self.config.lr_decay_steps
-        return None if steps is None else lambda step: {"lr": lr * max(1 - step / steps, 0.0)}
 
     def discriminator_loss(self, batch: Batch, step: int) -> Losses:
         real_logits, _ = self.discriminator(self.real(batch))

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from fastgan import losses
+from fastgan.architectures._schedules import linear_decay
 from fastgan.architectures.base import Architecture, Losses, Phase, Preset, option
 from fastgan.architectures.wgan import build_critic, build_generator, check_networks
 from fastgan.data.batch import Batch
@@ -85,7 +86,7 @@ class WGANGP(Architecture):
         c = self.config
         beta1 = c.beta1 if c.beta1 is not None else (0.5 if c.image_size < 64 else 0.0)
         adam = partial(Adam, lr=c.lr, betas=(beta1, c.beta2))
-        schedule = None if c.lr_decay_steps is None else self.schedule
+        schedule = linear_decay(c.lr, c.lr_decay_steps)
         return [
             Phase("critic", self.critic.parameters(), adam, self.critic_loss, repeat=c.n_critic, schedule=schedule),
             Phase(
@@ -97,10 +98,6 @@ class WGANGP(Architecture):
                 schedule=schedule,
             ),
         ]
-
-    def schedule(self, step: int) -> dict[str, float]:
-        """Learning rate at ``step``, where it falls."""
-        return {"lr": self.config.lr * max(1 - step / self.config.lr_decay_steps, 0.0)}
 
     def critic_loss(self, batch: Batch, step: int) -> Losses:
         real = self.real(batch)

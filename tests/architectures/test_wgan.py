@@ -138,5 +138,5 @@ def test_wgan_gp_s_critics_have_the_analytic_penalty(critic, fuse):
 def test_wgan_gp_s_learning_rate():
     assert all(phase.schedule is None for phase in create("wgan_gp", **SMALL).phases()), "by default it stays"
     falling = create("wgan_gp", **SMALL, lr=2e-4, lr_decay_steps=100)
-    assert [falling.schedule(step)["lr"] for step in (0, 25, 100, 101)] == pytest.approx([2e-4, 1.5e-4, 0, 0])
-    assert all(phase.schedule == falling.schedule for phase in falling.phases())
+    for phase in falling.phases():
+        assert [phase.schedule(step)["lr"] for step in (0, 25, 100, 101)] == pytest.approx([2e-4, 1.5e-4, 0, 0])
