@@ -42,7 +42,7 @@ COLUMNS = 16  # of the picture
 
 
 def measure(out: Path, seed: int) -> dict[str, float]:
-    """Train both and measure; about six minutes on one CPU core."""
+    """Train both and measure; about five minutes on one CPU core."""
     preset = get_preset(registry.get("lapgan"), PRESET)
     size = preset.model["image_size"]
     pyramid = registry.create("lapgan", **preset.model)
