@@ -123,7 +123,7 @@ class ImprovedGAN(Architecture):
     defaults: ClassVar[dict] = {"batch_size": 100}
     presets: ClassVar[dict[str, Preset]] = {
         "scenes": Preset("scenes?labels=300", 1000, 64, {"ngf": 16, "ndf": 16}),
-        "mnist_5k": Preset("mnist_5k?labels=100", 450, 100, {"network": "mlp", "image_size": 28}),
+        "mnist_5k": Preset("mnist_5k?labels=100", 2000, 100, {"network": "mlp", "image_size": 28, "lr": 1e-3}),
     }
 
     @dataclass(frozen=True)
