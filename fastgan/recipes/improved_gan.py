@@ -27,7 +27,7 @@ SAMPLES = 64  # in the picture
 
 
 def measure(out: Path, seed: int) -> dict[str, float]:
-    """Train both; about a minute and a half on one CPU core."""
+    """Train both; about four minutes on one CPU core."""
     test = load(DATA, image_size=IMAGE_SIZE, split="test")
     runs, measured, curves = compare(
         partial(train, "improved_gan", DATA, seed=seed), out, test, alone={"unlabelled_weight": 0.0}
