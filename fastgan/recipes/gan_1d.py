@@ -5,7 +5,7 @@ theorem 1 as a number: once p_g = p_data, the best discriminator is p_data / (p_
 alone proves no match, since a discriminator that lags behind says 1/2 as well: mean and deviation of p_g count too.
 
 D makes two updates (k of the paper's algorithm 1) for one of G: with one, the learning rate of one run in nine had
-fallen before p_g had found the mean.
+fallen before p_g had found the mean. With half as many hidden units that run's p_g stayed too narrow all the same.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 STEPS = 5000
 PANELS = (1, 100, 500, STEPS)  # steps at which a panel is drawn
 PRESET = {
-    "image_size": 1, "channels": 1, "z_dim": 1, "hidden": 32, "maxout_units": 16, "input_dropout": 0.0, "dropout": 0.0,
+    "image_size": 1, "channels": 1, "z_dim": 1, "hidden": 64, "maxout_units": 32, "input_dropout": 0.0, "dropout": 0.0,
     "init_generator": 0.5, "init_discriminator": 0.5, "lr_decay": 1.001, "k": 2,
 }  # fmt: skip
 MASS_95 = 1.96  # N(0, 1) has 95% of its mass within +-1.96
