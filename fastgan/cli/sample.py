@@ -73,7 +73,7 @@ def _draw(run: OpenRun, options: SampleOptions) -> torch.Tensor:
     """``n`` images or points on the CPU."""
     architecture = run.architecture.eval()
     if not architecture.generators:
-        raise ValueError(f"{name_of(architecture)} classifies images and makes none: there is nothing to draw")
+        raise ValueError(f"{name_of(architecture)} is a classifier: there is nothing to draw")
     parts = torch.arange(options.n).split(options.batch_size)
     if tuple(architecture.conditions) == ("label",):
         labels = labels_for(architecture, options.label, options.n)
