@@ -30,6 +30,7 @@ from fastgan.bench.case import (
     Workload,
     autocast,
     begin_step,
+    implementation_of,
     is_ours,
     layout_of,
     working_dtype,
@@ -111,7 +112,9 @@ class PresetCase(Case):
                 optimizer.zero_grad(set_to_none=True)
             return found
 
-        return Workload({"step": step}, results, "kernels" if is_ours(provider) else "PyTorch")
+        ours = is_ours(provider)
+        implementation = implementation_of("conv2d_bn_act", batch.image, *gan.parameters()) if ours else "PyTorch"
+        return Workload({"step": step}, results, implementation)
 
 
 def _implementation(provider: str) -> AbstractContextManager:

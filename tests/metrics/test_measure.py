@@ -128,7 +128,7 @@ def test_few_images_for_fid_are_measured_with_a_warning():
 def test_bad_input_is_named(scenes):
     measure, images = scenes
     dataset = measure.dataset
-    with pytest.raises(ValueError, match=r"metrics takes any of fid, kid, .* and prdc, got 'fdi' \(did you mean 'fid'"):
+    with pytest.raises(ValueError, match=r"metrics takes any of fid, kid, .* and prdc, got 'fdi'; did you mean 'fid'"):
         Measure(dataset, ["fdi"])
     with pytest.raises(ValueError, match="fid takes at least 2 generated and as many real images, got n=1"):
         Measure(dataset, n=1)
