@@ -669,3 +669,15 @@ def test_auto_takes_a_convolution_alone_only_by_a_kernel(limit, planned, device,
     conv = Geometry(False, [1, 1], [0, 0], [0, 0], [1, 1], 1)
     x, w = torch.empty(2, 4, 8, 8, device=device), torch.empty(6, 4, 3, 3, device=device)
     assert [worthwhile(conv, x, w, False, activation) for activation in ("none", "relu")] == [alone, activated]
+
+
+def test_below_the_size_two_products_of_our_own_are_worth_a_call(monkeypatch):
+    """One of three, by Winograd say, costs a whole network more than it gains."""
+    conv, x, w = Geometry(False, [1, 1], [1, 1], [0, 0], [1, 1], 1), torch.empty(2, 32, 8, 8), torch.empty(32, 32, 3, 3)
+    for plan, worth in (
+        (["aten"] * 2 + ["winograd"], False),
+        (["aten"] + ["winograd"] * 2, True),
+        (["aten"] * 3, False),
+    ):
+        monkeypatch.setattr("fastgan.ops._conv_bn_act.plan", lambda *_, plan=plan: tuple(plan))
+        assert worthwhile(conv, x, w, True, "relu") == worth
