@@ -15,8 +15,8 @@ Outside their root's forward all of them are the plain modules, so a submodule c
 a parent that reads intermediate results get what they got before. Where no kernel covers the call, the convolution
 does its plain work and the others follow.
 
-Between calls a root holds only names, and the modules nothing: deepcopy, pickle, replication and replaced children
-need no care. State during a call is kept per thread.
+Between calls a root holds only names (of its chains, and of those that a kind of call runs plain), and the modules
+nothing: deepcopy, pickle, replication and replaced children need no care. State during a call is kept per thread.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import copyreg
 import functools
 import threading
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -110,6 +110,20 @@ class Plan:
     chains: tuple[ChainNames, ...]
     calls: CallPattern
     attributes: tuple[tuple[Path, str, Any], ...]  # (module, attribute, its value when traced): switches of a forward
+    # By kind of call, the chains that no kernel took: the next call of that kind runs them as plain modules, which is
+    # right whatever has changed since, and spares a small network the question, some 50 us a chain.
+    declined: dict[Hashable, frozenset[ChainNames]] = field(default_factory=dict)
+
+    def is_declined(self, kind: Hashable | None, names: ChainNames) -> bool:
+        return kind is not None and names in self.declined.get(kind, ())
+
+    def decline(self, kind: Hashable | None, chains: Iterable[ChainNames]) -> None:
+        known = self.declined.get(kind, frozenset())
+        if kind is not None and (known or len(self.declined) < _MOST_KINDS):
+            self.declined[kind] = known.union(chains)
+
+
+_MOST_KINDS = 64  # of calls remembered: a network sees few sizes
 
 
 # Values that steer a forward by if and for. Floats (a blending factor) change every step and rarely steer.
@@ -146,7 +160,7 @@ class _ArmedChain:
         self.conv = conv
         self.bn = bn
         self.act = act
-        self.used = False
+        self.used = self.declined = False
         self.output = None  # what the others have yet to pass on
         self.before = None
 
@@ -205,6 +219,7 @@ class _Convolution(_Member):
             return super().forward(input, *args, **kwargs)
         y = self._chain_output(input, chain.bn, chain.act)
         if y is None:
+            chain.declined = True
             return super().forward(input)
         chain.hand_on(y)
         return y
@@ -338,12 +353,27 @@ def _lookup(root: nn.Module, path: Path | None) -> nn.Module | None:
     return module
 
 
-def _armed_chains(root: nn.Module, args: tuple, kwargs: dict[str, Any]) -> list[_ArmedChain]:
+def _kind_of_call(args: tuple, kwargs: dict[str, Any]) -> Hashable | None:
+    """What decides between kernels and plain modules under ``auto``; None for a call to be asked about every time."""
+    if current() != "auto" or torch.compiler.is_compiling() or torch.jit.is_tracing() or sync_bn.is_exchanging():
+        return None
+    kind: list[Hashable] = [torch.get_num_threads()]
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, torch.Tensor):
+            kind += value.shape, value.dtype, value.device, torch.is_autocast_enabled(value.device.type)
+        elif isinstance(value, (int, float, str, type(None))):
+            kind.append(type(value))
+        else:
+            return None
+    return tuple(kind)
+
+
+def _armed_chains(root: nn.Module, kind: Hashable | None, args: tuple, kwargs: dict[str, Any]) -> list[_ArmedChain]:
     """The chains of ``root`` that this call may use; those whose modules were replaced are given up."""
     if _calls_for_plain_layers():
         return []
     plan = root._fuse_plan
-    chains = plan.chains
+    chains = [names for names in plan.chains if not plan.is_declined(kind, names)]
     if any(len(names) > 1 for names in chains) and not _takes_a_traced_path(root, args, kwargs):
         chains = [names for names in chains if len(names) == 1]  # a convolution alone is right on every path
     armed, lost = [], []
@@ -411,7 +441,8 @@ def _give_up(root: nn.Module, lost: list[ChainNames]) -> None:
 def _armed_forward(forward: Callable) -> Callable:
     @functools.wraps(forward)
     def run(self, *args, **kwargs):
-        chains = _armed_chains(self, args, kwargs)
+        kind = _kind_of_call(args, kwargs)
+        chains = _armed_chains(self, kind, args, kwargs)
         if not chains:
             return forward(self, *args, **kwargs)
         complete = False
@@ -427,6 +458,9 @@ def _armed_forward(forward: Callable) -> Callable:
                     f"{type(self).__name__} took another path than when it was fused: the output of "
                     f"{', '.join(astray)} skipped a part of its chain. Call fastgan.unfuse on the model."
                 )
+        declined = [chain.names for chain in chains if chain.declined and not chain.used]
+        if declined:
+            self._fuse_plan.decline(kind, declined)
         return output
 
     return run

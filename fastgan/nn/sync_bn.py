@@ -28,7 +28,16 @@ from torch import nn
 
 from fastgan.ops.bn_act import bn_act, bn_act_backward_elemt, bn_act_backward_reduce, bn_stats, statistics_dtype
 
-__all__ = ["Exchange", "SynchronisedNorm", "exchange_for", "exchanging", "norm_act", "synchronise", "weight_of_batch"]
+__all__ = [
+    "Exchange",
+    "SynchronisedNorm",
+    "exchange_for",
+    "exchanging",
+    "is_exchanging",
+    "norm_act",
+    "synchronise",
+    "weight_of_batch",
+]
 
 Tensor = torch.Tensor
 
@@ -55,6 +64,10 @@ def exchanging(exchange: Exchange) -> Iterator[None]:
         yield
     finally:
         _exchange = before
+
+
+def is_exchanging() -> bool:
+    return _exchange is not None
 
 
 def exchange_for(bn: nn.modules.batchnorm._BatchNorm) -> Exchange | None:

@@ -18,7 +18,7 @@ from torch import nn
 
 import fastgan.nn.fused
 from fastgan.nn import fuse, unfuse
-from fastgan.ops import _library, gradient_penalty
+from fastgan.ops import _library, gradient_penalty, use
 
 from .compare import GRADIENT_TOLERANCE, OUTPUT_TOLERANCE, assert_close, assert_same_step, twins
 from .wild_models import DCGANDiscriminator, DCGANGenerator, ResidualBlock, conv_block
@@ -1014,8 +1014,6 @@ def test_compiled_then_replaced(fused_op):
 
 
 def test_explicit_kernel_says_what_is_missing(monkeypatch):
-    from fastgan.ops import _library, use
-
     monkeypatch.setattr(_library, "LOADED", False)
     monkeypatch.setattr(_library, "REASON", "built for another torch")
     model = fuse(double(conv_block(3, 4)))
@@ -1046,3 +1044,49 @@ def test_a_plain_call_and_a_fused_one_before_their_backward(fused_op, monkeypatc
         assert_close(b.grad, a.grad, GRADIENT_TOLERANCE[torch.float64], name)
     for (name, a), b in zip(plain.named_buffers(), fused.buffers(), strict=True):
         assert_close(b.double(), a.double(), TOLERANCE, name)
+
+
+def test_a_chain_no_kernel_takes_is_asked_about_once_for_each_size(fused_op, monkeypatch):
+    asked = []
+
+    def only_large(conv, x, *rest):
+        asked.append(x.shape[-1])
+        return x.shape[-1] > 8
+
+    monkeypatch.setattr(fastgan.nn.fused, "takes_kernel", only_large)
+    plain, fused = twins(double(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Tanh())))
+    fuse(fused)
+    for size, expected in ((12, [12, 10]), (10, [10, 8]), (10, [10]), (8, [8, 6]), (8, []), (12, [12, 10])):
+        asked.clear()
+        assert_close(fused(images(2, 3, size, size)), plain(images(2, 3, size, size)), TOLERANCE, f"{size} px")
+        assert asked == expected
+    asked.clear()
+    with use("kernel"):  # another question
+        fused(images(2, 3, 8, 8))
+    pickle.loads(pickle.dumps(fused))(images(2, 3, 8, 8))
+    assert asked == [8, 6]
+
+
+@pytest.mark.parametrize("call", ["list", "number of threads", "autocast"])
+def test_other_calls_are_asked_about_again(call, fused_op, monkeypatch):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, images):
+            return self.conv(images[0] if isinstance(images, list) else images)
+
+    asked = []
+    monkeypatch.setattr(fastgan.nn.fused, "takes_kernel", lambda *arguments: bool(asked.append(arguments)))
+    model, x, threads = fuse(Block()), torch.randn(2, 3, 8, 8), torch.get_num_threads()
+    given = [x] if call == "list" else x
+    model(given)
+    try:
+        if call == "number of threads":
+            torch.set_num_threads(threads + 1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=call == "autocast"):
+            model(given)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(asked) == 2
