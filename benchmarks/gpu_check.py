@@ -89,6 +89,13 @@ def bn_stats(device) -> Iterator:
 
 
 @check
+def running_statistics(device) -> Iterator:
+    for channels, (name, dtype), momentum in itertools.product((1, 33, 1024), DTYPES.items(), (0.0, 0.1, 1.0)):
+        text = failure(test_bn_act.check_running_statistics, channels, dtype, momentum, device)
+        yield f"{channels} channels {name} momentum={momentum}", text
+
+
+@check
 def bn_act_and_backward(device) -> Iterator:
     for (case, shape, dtype, memory_format), activation in itertools.product(image_cases(), ACTIVATIONS):
         z, grad_y = (randn(shape, device, dtype, memory_format) + shift for shift in (0.5, 0))
@@ -298,6 +305,13 @@ def calls(device, shape=(6, 24, 16, 16)) -> Iterator[tuple[str, Tensors, Callabl
             return list(found) if isinstance(found, tuple) else [found]
 
         yield op, tensors, call
+
+    def average(running_mean, running_var, mean, var) -> Tensors:
+        running = [running_mean.clone(), running_var.clone()]
+        fastgan.ops.update_running_stats_(*running, mean, (var.abs() + 0.5).rsqrt(), 5, 0.1, 1e-5)
+        return running
+
+    yield "update_running_stats_", [randn(shape[1:2], device) for _ in range(4)], average
 
     def clip(*weights) -> Tensors:
         clipped = [w.clone() for w in weights]

@@ -1,5 +1,6 @@
 // bn_stats: mean[c] = sum_{n,s} z[n,c,s] / M,  var[c] = sum_{n,s} (z[n,c,s] - mean[c])^2 / M,  M = N * S.
 //           and, where asked for, invstd[c] = 1 / sqrt(var[c] + eps), which inverse_std computes of a given var.
+// running_stats: r[c] = (1 - momentum) * r[c] + momentum * v[c], with v the mean, and correction * (invstd^-2 - eps).
 //
 // Shapes and order   z (N, C, S), NCHW or NHWC as shape.layout says; mean, var, invstd (C,) float.
 // Tiles              channel_reduce.cuh: one pass over z, blocks = channels x splits, a second small launch merges splits.
@@ -64,6 +65,18 @@ __global__ void __launch_bounds__(kChannelThreads) inverse_std_kernel(InverseStd
 }
 
 template <class T>
+__global__ void __launch_bounds__(kChannelThreads) running_stats_kernel(RunningStatsParams p) {
+  const int64_t c = blockIdx.x * static_cast<int64_t>(kChannelThreads) + threadIdx.x;
+  if (c >= p.channels) return;
+  const auto average = [&](void* running, float value) {
+    T& r = static_cast<T*>(running)[c];
+    r = from_float<T>(fmaf(1.f - p.momentum, to_float(r), p.momentum * value));
+  };
+  average(p.running_mean, p.mean[c]);
+  average(p.running_var, p.correction * (1.f / (p.invstd[c] * p.invstd[c]) - p.eps));
+}
+
+template <class T>
 bool vectorised(const BnStatsParams& p) {
   return aligned16(p.z) && rows_divide_into_vectors(p.shape, kVector<T>);
 }
@@ -94,6 +107,13 @@ cudaError_t bn_stats(const BnStatsParams& p, cudaStream_t stream) {
 cudaError_t inverse_std(const InverseStdParams& p, cudaStream_t stream) {
   return launch(inverse_std_kernel, dim3(static_cast<unsigned>(ceil_div(p.channels, kChannelThreads))), dim3(kChannelThreads),
                 stream, p);
+}
+
+cudaError_t running_stats(const RunningStatsParams& p, cudaStream_t stream) {
+  return with_dtype(p.dtype, [&](auto element) {
+    return launch(running_stats_kernel<decltype(element)>, dim3(static_cast<unsigned>(ceil_div(p.channels, kChannelThreads))),
+                  dim3(kChannelThreads), stream, p);
+  });
 }
 
 }  // namespace fastgan::cuda

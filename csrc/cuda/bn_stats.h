@@ -1,4 +1,5 @@
-// bn_stats: mean, biased variance and 1 / sqrt(var + eps) of every channel; inverse_std: the latter alone. Description: bn_stats.cu.
+// bn_stats: mean, biased variance and 1 / sqrt(var + eps) of every channel; inverse_std: the latter alone; running_stats: what a
+// BatchNorm remembers of them. Description: bn_stats.cu.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -30,5 +31,19 @@ struct InverseStdParams {
 };
 
 cudaError_t inverse_std(const InverseStdParams& p, cudaStream_t stream);
+
+struct RunningStatsParams {
+  const float* mean;    // (C,) of a batch
+  const float* invstd;  // (C,) of the same, made with eps
+  void* running_mean;   // (C,), updated in place
+  void* running_var;    // (C,), updated in place
+  int64_t channels;     // C > 0
+  DType dtype;          // of running_mean and running_var
+  float momentum;       // weight of the batch
+  float correction;     // unbiased variance / biased variance
+  float eps;
+};
+
+cudaError_t running_stats(const RunningStatsParams& p, cudaStream_t stream);
 
 }  // namespace fastgan::cuda

@@ -1,4 +1,4 @@
-// The ops bn_act, bn_act_backward_reduce, bn_act_backward_elemt and bn_stats for any device, over its passes (CpuPasses in
+// The ops bn_act, bn_act_backward_reduce, bn_act_backward_elemt, bn_stats and update_running_stats_ for any device, over its passes (CpuPasses in
 // bn_act_cpu.h says what each does). A device registers them with
 //     STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, m) { register_bn_act<CpuPasses>(m); }
 #pragma once
@@ -7,6 +7,9 @@
 #include "ops/stable.h"
 
 namespace fastgan::ops {
+
+// Unbiased variance / biased variance of `count` values.
+inline double bessel_correction(int64_t count) { return double(count) / double(count > 1 ? count - 1 : 1); }
 
 template <class Passes>
 struct BnAct {
@@ -37,6 +40,7 @@ struct BnAct {
 template <class Passes>
 void register_bn_act(torch::stable::detail::StableLibrary& m) {
   m.impl("bn_stats", TORCH_BOX(&Passes::stats));
+  m.impl("update_running_stats_", TORCH_BOX(&Passes::update_running_stats_));
   m.impl("bn_act", TORCH_BOX(&BnAct<Passes>::forward));
   m.impl("bn_act_backward_reduce", TORCH_BOX(&BnAct<Passes>::backward_reduce));
   m.impl("bn_act_backward_elemt", TORCH_BOX(&BnAct<Passes>::backward_elemt));

@@ -1,7 +1,11 @@
-// The ops bn_stats, bn_act, bn_act_backward_reduce and bn_act_backward_elemt on the CPU: checks, allocation, threads.
+// The ops bn_stats, update_running_stats_, bn_act, bn_act_backward_reduce and bn_act_backward_elemt on the CPU: checks, allocation, threads.
 #include "ops/bn_act_cpu.h"
 
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
 #include <cmath>
+#include <type_traits>
 
 #include "cpu/activation.h"
 #include "cpu/bn_act.h"
@@ -28,6 +32,29 @@ std::vector<double> sum_of_parts(const std::vector<double>& partial, int64_t par
     for (int64_t c = 0; c < channels; c++) total[c] += partial[part * channels + c];
   }
   return total;
+}
+
+// running <- (1 - momentum) * running + momentum * values; a (C,) tensor of any floating dtype.
+void average_into(const char* op, const char* argument, Tensor& running, const std::vector<double>& values, double momentum) {
+  const int64_t channels = int64_t(values.size());
+  check(running.dim() == 1 && running.size(0) == channels && running.is_contiguous(), op, ": ", argument, " has shape ",
+        shape_of(running), running.is_contiguous() ? "" : " and gaps in memory", "; it takes (", channels, ",), contiguous");
+  const auto average = [&](auto* to) {
+    using T = std::remove_pointer_t<decltype(to)>;
+    using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;  // 16-bit types convert from float alone
+    for (int64_t c = 0; c < channels; c++) {
+      T& r = to[c];
+      r = T(Wide((1.0 - momentum) * double(Wide(r)) + momentum * values[c]));
+    }
+  };
+  switch (running.scalar_type()) {
+    case ScalarType::Float: return average(running.mutable_data_ptr<float>());
+    case ScalarType::Double: return average(running.mutable_data_ptr<double>());
+    case ScalarType::Half: return average(static_cast<torch::headeronly::Half*>(running.mutable_data_ptr()));
+    case ScalarType::BFloat16: return average(static_cast<torch::headeronly::BFloat16*>(running.mutable_data_ptr()));
+    default: break;
+  }
+  kernel_dtype(op, argument, running);  // refuses it
 }
 
 void check_same_shape(const char* op, const char* argument, const Tensor& t, const Tensor& z) {
@@ -140,6 +167,17 @@ Tensor CpuPasses::inverse_std(const Tensor& var, double eps, ScalarType dtype) {
   std::vector<double> values = channel_values("inverse_std", "var", var, var.numel(), 0);
   for (double& v : values) v = 1.0 / std::sqrt(v + eps);
   return vector_tensor(var, values, dtype);
+}
+
+void CpuPasses::update_running_stats_(Tensor running_mean, Tensor running_var, const Tensor& mean, const Tensor& invstd,
+                                      int64_t count, double momentum, double eps) {
+  const char* op = "update_running_stats_";
+  const int64_t channels = mean.numel();
+  const std::vector<double> means = channel_values(op, "mean", mean, channels, 0);
+  std::vector<double> variances = channel_values(op, "invstd", invstd, channels, 1);
+  for (double& v : variances) v = bessel_correction(count) * (1.0 / (v * v) - eps);
+  average_into(op, "running_mean", running_mean, means, momentum);
+  average_into(op, "running_var", running_var, variances, momentum);
 }
 
 void CpuPasses::normalize(const Tensor& z, const Tensor& mean, const Tensor& invstd, const OptionalTensor& gamma,

@@ -40,6 +40,11 @@ struct CpuPasses {
   // 1 / sqrt(var + eps), in `dtype`.
   static Tensor inverse_std(const Tensor& var, double eps, ScalarType dtype);
 
+  // A BatchNorm's buffers after a batch of `count` values a channel: (1 - momentum) * running + momentum * (mean, unbiased
+  // variance), the variance from invstd.
+  static void update_running_stats_(Tensor running_mean, Tensor running_var, const Tensor& mean, const Tensor& invstd,
+                                    int64_t count, double momentum, double eps);
+
   // y = act(gamma * (z - mean) * invstd + beta); y has z's shape and strides, and may be z.
   static void normalize(const Tensor& z, const Tensor& mean, const Tensor& invstd, const OptionalTensor& gamma,
                         const OptionalTensor& beta, Activation activation, double negative_slope, Tensor& y);

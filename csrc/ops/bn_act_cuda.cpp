@@ -1,4 +1,4 @@
-// The ops bn_stats, bn_act, bn_act_backward_reduce and bn_act_backward_elemt on CUDA devices: checks, allocation, stream.
+// The ops bn_stats, update_running_stats_, bn_act, bn_act_backward_reduce and bn_act_backward_elemt on CUDA devices: checks, allocation, stream.
 #include "ops/bn_act_cuda.h"
 
 #include "cuda/bn_act.h"
@@ -91,6 +91,25 @@ Tensor CudaPasses::inverse_std(const Tensor& var, double eps, ScalarType) {
   const cuda::InverseStdParams p{from.const_data_ptr<float>(), invstd.mutable_data_ptr<float>(), var.numel(), float(eps)};
   check_launch(op, cuda::inverse_std(p, scope.stream()));
   return invstd;
+}
+
+void CudaPasses::update_running_stats_(Tensor running_mean, Tensor running_var, const Tensor& mean, const Tensor& invstd,
+                                       int64_t count, double momentum, double eps) {
+  const char* op = "update_running_stats_";
+  const CudaScope scope(op, "running_mean", running_mean);
+  const int64_t channels = running_mean.numel();
+  check_vector(op, "running_mean", running_mean, channels, running_mean);
+  check_same_kind(op, "running_var", running_var, "running_mean", running_mean);
+  check(channels <= 1 || (running_mean.is_contiguous() && running_var.is_contiguous()), op,
+        ": running_mean or running_var has gaps in memory; the CUDA kernels take contiguous buffers");
+  const Tensor means = float_vector(op, "mean", mean, channels, running_mean);
+  const Tensor invstds = float_vector(op, "invstd", invstd, channels, running_mean);
+  if (channels == 0) return;
+  check_launch(op, cuda::running_stats({means.const_data_ptr<float>(), invstds.const_data_ptr<float>(),
+                                        running_mean.mutable_data_ptr(), running_var.mutable_data_ptr(), channels,
+                                        cuda_dtype(op, "running_mean", running_mean), float(momentum),
+                                        float(bessel_correction(count)), float(eps)},
+                                       scope.stream()));
 }
 
 void CudaPasses::normalize(const Tensor& z, const Tensor& mean, const Tensor& invstd, const OptionalTensor& gamma,

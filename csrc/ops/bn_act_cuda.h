@@ -12,6 +12,8 @@ struct CudaPasses {
   static std::tuple<Tensor, Tensor> stats(const Tensor& z);
   static std::tuple<Tensor, Tensor> mean_invstd(const Tensor& z, double eps);
   static Tensor inverse_std(const Tensor& var, double eps, ScalarType dtype);
+  static void update_running_stats_(Tensor running_mean, Tensor running_var, const Tensor& mean, const Tensor& invstd,
+                                    int64_t count, double momentum, double eps);
   static void normalize(const Tensor& z, const Tensor& mean, const Tensor& invstd, const OptionalTensor& gamma,
                         const OptionalTensor& beta, Activation activation, double negative_slope, Tensor& y);
   // y <- act(y + bias), y dense

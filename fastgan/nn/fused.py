@@ -238,7 +238,8 @@ class _Convolution(_Member):
             batch_statistics, eps = bn.training or (bn.running_mean is None and bn.running_var is None), bn.eps
             running = (None, None) if batch_statistics else (bn.running_mean, bn.running_var)
             tensors = (x, self.weight, self.bias, bn.weight, bn.bias, *running)
-        if batch_statistics and conv.out_elements(x, self.weight) == conv.out_channels(self.weight):
+        alone = x.shape[0] == 1 and conv.out_elements(x, self.weight) == conv.out_channels(self.weight)
+        if batch_statistics and alone:
             return None  # the plain BatchNorm refuses a single value, in its own words
         if not takes_kernel(conv, *tensors, bn is not None, activation, slope):
             return None

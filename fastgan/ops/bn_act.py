@@ -1,4 +1,4 @@
-"""The two stages of a fused BatchNorm + activation, forward and backward, each callable alone.
+"""The stages of a fused BatchNorm + activation, forward and backward, each callable alone.
 
     bn_stats                 mean, var  = statistics of z over (N, H, W)
     bn_act                   y          = act(gamma * (z - mean) * invstd + beta)
@@ -49,6 +49,10 @@ LIBRARY.define(
     f"bn_act_backward_elemt(Tensor grad_y, Tensor y, Tensor z, {_AFFINE}, Tensor mean_g, Tensor mean_g_xhat, {_ACT})"
     " -> Tensor grad_z"
 )
+LIBRARY.define(
+    "update_running_stats_(Tensor(a!) running_mean, Tensor(b!) running_var, Tensor mean, Tensor invstd, int count, "
+    "float momentum, float eps) -> ()"
+)
 
 
 def statistics_dtype(z: Tensor) -> torch.dtype:
@@ -75,6 +79,11 @@ def _(grad_y, y, z, mean, invstd, gamma, beta, activation, negative_slope):
 @torch.library.register_fake("fastgan::bn_act_backward_elemt", lib=LIBRARY)
 def _(grad_y, y, z, mean, invstd, gamma, beta, mean_g, mean_g_xhat, activation, negative_slope):
     return torch.empty_like(z)
+
+
+@torch.library.register_fake("fastgan::update_running_stats_", lib=LIBRARY)
+def _(running_mean, running_var, mean, invstd, count, momentum, eps):
+    return None
 
 
 def check_activation(op: str, activation: str) -> None:
@@ -257,6 +266,14 @@ def update_running_stats_(
     output); with count 0 nothing changes. eps: the one that invstd was made with.
     """
     if count == 0:
+        return
+    buffers = (running_mean, running_var)
+    alike = running_mean.dtype == running_var.dtype and running_mean.is_contiguous() and running_var.is_contiguous()
+    gap = None if alike else "running_mean and running_var are not contiguous, or of two dtypes"
+    # a compiler fuses the reference with what is around it
+    worthwhile = not torch.compiler.is_compiling()
+    if use_kernel("update_running_stats_", *buffers, mean, invstd, gap=gap, worthwhile=worthwhile):
+        torch.ops.fastgan.update_running_stats_(*buffers, mean, invstd, count, momentum, eps)
         return
     unbiased = count / max(count - 1, 1)
     var = invstd.pow(-2).sub_(eps)

@@ -21,7 +21,7 @@ int64_t size_of_params(int which) {
                            sizeof(BnActBackwardElemtParams), sizeof(ClipWeightsParams), sizeof(RmspropClipParams),
                            sizeof(InterpolateParams),        sizeof(PenaltyParams),     sizeof(LeakyMaskMulParams),
                            sizeof(InverseStdParams),         sizeof(ConvGemmParams),    sizeof(ConvWeightGradParams),
-                           sizeof(ConvGemmParams),          sizeof(ConvWeightGradParams)};
+                           sizeof(ConvGemmParams),          sizeof(ConvWeightGradParams), sizeof(RunningStatsParams)};
   return sizes[which];
 }
 
@@ -38,6 +38,9 @@ const char* run_bn_stats(BnStatsParams p) {
 }
 const char* run_inverse_std(InverseStdParams p) {
   return guarded([&] { return inverse_std(p, nullptr); });
+}
+const char* run_running_stats(RunningStatsParams p) {
+  return guarded([&] { return running_stats(p, nullptr); });
 }
 const char* run_bn_act(BnActParams p) {
   return guarded([&] { return bn_act(p, nullptr); });

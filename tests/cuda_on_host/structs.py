@@ -34,6 +34,13 @@ class InverseStdParams(c.Structure):
     _fields_ = [("var", _POINTER), ("invstd", _POINTER), ("channels", _SIZE), ("eps", _FLOAT)]
 
 
+class RunningStatsParams(c.Structure):
+    _fields_ = [
+        *[(name, _POINTER) for name in ("mean", "invstd", "running_mean", "running_var")],
+        ("channels", _SIZE), ("dtype", _INT), ("momentum", _FLOAT), ("correction", _FLOAT), ("eps", _FLOAT),
+    ]  # fmt: skip
+
+
 class BnActParams(c.Structure):
     _fields_ = [
         ("z", _POINTER), ("y", _POINTER), ("shape", ImageShape), ("dtype", _INT), ("channels", BnChannels),
@@ -132,6 +139,7 @@ PARAMS = {  # in the order of size_of_params in kernels.cpp
     "conv_gemm_weight_grad": ConvWeightGradParams,
     "conv_thin": ConvGemmParams,
     "conv_thin_weight_grad": ConvWeightGradParams,
+    "running_stats": RunningStatsParams,
 }
 
 

@@ -15,6 +15,8 @@ void images(DType dtype, Layout layout, int64_t n, int64_t c, int64_t s, int64_t
   const Buffer g = vector(), gx = vector();
   check("bn_stats", run_bn_stats({z, shape, dtype, mean, var, invstd, 1e-5f, nullptr}));
   check("inverse_std", run_inverse_std({var, invstd, c, 1e-5f}));
+  const Buffer running_mean(c, dtype, offset), running_var(c, dtype, offset);
+  check("running_stats", run_running_stats({mean, invstd, running_mean, running_var, c, dtype, 0.1f, 1.5f, 1e-5f}));
   const BnChannels channels{mean, invstd, gamma, beta, DType::Float32};
   check("bn_act", run_bn_act({z, y, shape, dtype, channels, Activation::Relu, 0.f}));
   const BnActBackwardParams common{grad_y, y, z, shape, dtype, channels, Activation::Tanh, 0.f};

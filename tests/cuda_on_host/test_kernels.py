@@ -139,6 +139,26 @@ def test_bn_stats(host_kernels, order, case, layout, dtype):
     assert torch.equal(of_var.check(), invstd.tensor)
 
 
+@dtypes
+@pytest.mark.parametrize("channels", [1, 33, 600])
+@pytest.mark.parametrize("momentum", [0.0, 0.1, 1.0])
+def test_running_stats(host_kernels, any_order, channels, dtype, momentum):
+    mean, invstd = (random_tensor((channels,), torch.float32, seed) for seed in (1, 2))
+    invstd = invstd.abs() + 0.5
+    before = [random_tensor((channels,), dtype, 3), random_tensor((channels,), dtype, 4).abs()]
+    running = [Guarded(channels, dtype, aligned=False) for _ in before]
+    for memory, values in zip(running, before, strict=True):
+        memory.tensor.copy_(values)
+    host_kernels.call(
+        "running_stats", mean=mean, invstd=invstd, running_mean=running[0].tensor, running_var=running[1].tensor,
+        channels=channels, dtype=DTYPES[dtype], momentum=momentum, correction=1.25, eps=EPS,
+    )  # fmt: skip
+    batch = [mean.double(), 1.25 * (invstd.double() ** -2 - EPS)]
+    for memory, old, new in zip(running, before, batch, strict=True):
+        assert_close(memory.check(), (1 - momentum) * old.double() + momentum * new, 4, dtype)
+        assert momentum != 0 or torch.equal(memory.tensor, old)
+
+
 @layouts
 def test_bn_stats_of_data_far_from_zero(host_kernels, layout):
     """Mean 1e4, deviation 1: E[z^2] - mean^2 in float would lose the variance altogether (1e8 * 2^-24 = 6)."""

@@ -179,6 +179,21 @@ def test_penalty_inner_ops_take_any_memory_order(ops, kind, dtype):
         assert_within_oracle(actual, oracles[name], baseline, name, scales.get(name))
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "bfloat16", "float16"])
+def test_running_statistics(ops, dtype):
+    mean, invstd = torch.randn(9), torch.rand(9) + 0.5
+    before = torch.randn(9).to(dtype), torch.rand(9).to(dtype)
+    running = [t.clone() for t in before]
+    ops.update_running_stats_(*running, mean.bfloat16(), invstd[:9], 5, 0.3, 1e-5)
+    with fastgan.ops.use("reference"):
+        oracle, baseline = [t.double() for t in before], [t.clone() for t in before]
+        for expected in (oracle, baseline):
+            converted = [t.to(expected[0].dtype) for t in (mean.bfloat16(), invstd)]
+            fastgan.ops.update_running_stats_(*expected, *converted, 5, 0.3, 1e-5)
+    for name, *values in zip(("running_mean", "running_var"), running, oracle, baseline, strict=True):
+        assert_within_oracle(*values, name)
+
+
 def test_penalty_of_nothing(ops):
     value, norms, grad = ops.penalty(torch.zeros(0, 3), 10.0, 1.0, False)
     assert value.isnan() and norms.shape == (0,) and grad.shape == (0, 3)
@@ -220,6 +235,16 @@ def test_refusals_name_the_argument(ops):
             lambda: ops.bn_act_backward_reduce(z[:1], z, z, c, c, None, None, "relu", 0.0),
         ),
         (r"epsilon has shape \(3,\); it takes \(2,\)", lambda: ops.interpolate(z, z, c)),
+        (r"running_mean has shape \(2, 3, 4, 4\)", lambda: ops.update_running_stats_(z, z, c, c, 5, 0.1, 1e-5)),
+        (
+            r"running_var is float32 \(2,\); it takes running_mean's",
+            lambda: ops.update_running_stats_(c, c[:2], c, c, 5, 0.1, 1e-5),
+        ),
+        (r"mean has shape \(2,\); it takes \(3,\)", lambda: ops.update_running_stats_(c, c, c[:2], c, 5, 0.1, 1e-5)),
+        (
+            "running_mean or running_var has gaps",
+            lambda: ops.update_running_stats_(torch.randn(6)[::2], c, c, c, 5, 0.1, 1e-5),
+        ),
         ("fake is bfloat16", lambda: ops.interpolate(z, z.bfloat16(), c[:2])),
         (r"y is float32 \(3,\)", lambda: ops.leaky_mask_mul(z, c, 0.2)),
         ("clip_value is -1", lambda: ops.clip_weights_([c], -1.0)),
@@ -264,6 +289,8 @@ def test_mixed_devices_are_refused_in_one_sentence(ops):
         ("epsilon is on another device", "interpolate", (z, z, far["c"][:2])),
         ("y is .* on the same device", "leaky_mask_mul", (z, far["z"], 0.2)),
         ("z is on another device", "bn_stats", (far["z"],)),
+        ("running_var is .* on the same device", "update_running_stats_", (c, far["c"], c, c, 5, 0.1, 1e-5)),
+        ("invstd is on another device", "update_running_stats_", (c, c, c, far["c"], 5, 0.1, 1e-5)),
         (r"params\[1\] is on another device than params\[0\]", "clip_weights_", ([c, far["c"]], 0.1)),
         (r"grads\[0\] is .* on the same device", "rmsprop_clip_", ([c], [far["c"]], [c], [], [], None, *options)),
         ("lr_tensor has shape .* on another device", "rmsprop_clip_", ([c], [c], [c], [], [], far["c"][0], *options)),

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from numerics import SUM_ULPS, assert_within_oracle
 
-from fastgan.ops import bn_act, bn_act_backward_elemt, bn_act_backward_reduce, bn_stats, use
+from fastgan.ops import bn_act, bn_act_backward_elemt, bn_act_backward_reduce, bn_stats, update_running_stats_, use
 
 from .conv_cases import in_layout
 
@@ -155,6 +155,23 @@ def test_two_processes_reduce_between_the_stages(activation, implementation):
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
 
 
+def check_running_statistics(channels: int, dtype: torch.dtype, momentum: float, device="cpu") -> None:
+    """update_running_stats_ against the formula in float64. eps is a large one, so that it shows."""
+    stats = torch.float64 if dtype == torch.float64 else torch.float32
+    mean, invstd = torch.randn(channels, dtype=stats), torch.rand(channels, dtype=stats) + 0.5
+    before = [torch.rand(channels, device=device).to(dtype) for _ in range(2)]
+    mean, invstd = mean.to(device), invstd.to(device)
+    batch = [mean.double(), 1.25 * (invstd.double() ** -2 - 1e-3)]
+    oracle = [(1 - momentum) * old.double() + momentum * new for old, new in zip(before, batch, strict=True)]
+    running, baseline = ([t.clone() for t in before] for _ in range(2))
+    update_running_stats_(*running, mean, invstd, 5, momentum, 1e-3)
+    with use("reference"):
+        update_running_stats_(*baseline, mean, invstd, 5, momentum, 1e-3)
+    for actual, exact, plain, old in zip(running, oracle, baseline, before, strict=True):
+        assert_within_oracle(actual, exact, plain)
+        assert momentum != 0 or torch.equal(actual, old)
+
+
 def test_empty_batch_and_negative_slope_take_the_reference():
     z = torch.zeros(0, 3, 4, 4)
     assert bn_act(z, torch.zeros(3), torch.ones(3)).shape == z.shape
@@ -165,6 +182,31 @@ def test_empty_batch_and_negative_slope_take_the_reference():
         bn_act(z, torch.zeros(3), torch.ones(3), activation="gelu")
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("momentum", [0.0, 0.1, 1.0])
+def test_running_statistics_in_place(dtype, momentum, implementation):
+    """torch.nn's BatchNorm is tested against in test_conv_bn_act."""
+    check_running_statistics(6, dtype, momentum)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_running_statistics_that_are_columns(dtype):
+    mean, var = torch.stack([torch.zeros(3), torch.ones(3)], 1).unbind(1)
+    mean = mean.to(dtype)
+    update_running_stats_(mean, var, torch.ones(3), torch.ones(3), 2, 0.5, 0.0)
+    assert torch.equal(mean.float(), torch.full((3,), 0.5)) and torch.equal(var, torch.full((3,), 1.5))
+    with use("kernel"), pytest.raises(NotImplementedError, match="not contiguous, or of two dtypes|extension|built"):
+        update_running_stats_(mean, var, torch.ones(3), torch.ones(3), 2, 0.5, 0.0)
+
+
+def test_running_statistics_refuse_other_shapes(kernels):
+    c = torch.zeros(3)
+    with pytest.raises(RuntimeError, match=r"running_var has shape \(2,\); it takes \(3,\), contiguous"):
+        update_running_stats_(c, c[:2], c, c + 1, 5, 0.1, 0.0)
+    with pytest.raises(RuntimeError, match=r"invstd has shape \(4,\); it takes \(3,\)"):
+        update_running_stats_(c, c, c, torch.ones(4), 5, 0.1, 0.0)
+
+
 @ACTIVATIONS
 def test_opcheck(activation, kernels):
     ops = torch.ops.fastgan
@@ -172,6 +214,7 @@ def test_opcheck(activation, kernels):
     mean, invstd, gamma, beta = torch.randn(3), torch.rand(3), torch.randn(3), torch.randn(3)
     y = ops.bn_act(z, mean, invstd, gamma, beta, activation, 0.2)
     torch.library.opcheck(ops.bn_stats.default, (z,))
+    torch.library.opcheck(ops.update_running_stats_.default, (gamma, beta, mean, invstd, 5, 0.1, 1e-5))
     torch.library.opcheck(ops.bn_act.default, (z, mean, invstd, gamma, beta, activation, 0.2))
     shared = (grad_y, y, z, mean, invstd, gamma, beta)
     torch.library.opcheck(ops.bn_act_backward_reduce.default, (*shared, activation, 0.2))
