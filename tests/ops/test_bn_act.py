@@ -108,8 +108,8 @@ def check_forward_and_backward(z: torch.Tensor, grad_y: torch.Tensor, activation
     sum_size = grad_y.double().norm().item()  # of the terms that cancel in the sums over the batch
     scales = {"y": u, "sum_g": sum_size, "sum_g_xhat": sum_size, "grad_z": None}
     for name, actual, exact, baseline in zip(scales, (y, *sums, grad_z), oracle, plain, strict=True):
-        # tanh's derivative comes from y as it is stored, and each term of a sum has that rounding: beside a baseline that
-        # is exact by luck, an ulp of y's dtype
+        # tanh's derivative comes from y as it is stored, and each term of a sum has that rounding: beside a baseline
+        # that is exact by luck, an ulp of y's dtype
         rounded = dtype if activation == "tanh" else None
         assert_within_oracle(actual, exact, baseline, name, scales[name], dtype=rounded)
 
