@@ -169,6 +169,15 @@ def test_the_posterior_of_a_data_set(reader: InfoGAN) -> None:
     assert log_std.shape == (600, 2)
 
 
+def test_agreement_is_the_better_the_more_of_it(reader: InfoGAN) -> None:
+    index = torch.arange(700)
+    images = torch.zeros(700, 1, 16, 16, dtype=torch.uint8)
+    images.flatten(1)[index, 3 + index % 7] = 255  # a hundred of each category, all alike
+    metric = infogan.Agreement(ImageArray("seven hundred", images, image_size=16))
+    name, value, lower_is_better = metric(reader)
+    assert value == pytest.approx(math.log(7)) and not lower_is_better and name == metric.name
+
+
 def test_the_picture_has_a_row_for_each_category_in_order(reader: InfoGAN, tmp_path: Path) -> None:
     order = torch.tensor([9, 3, 0, 1, 2, 4, 5, 6, 7, 8])
     infogan.save_traversals(reader, tmp_path / "picture.png", order)
