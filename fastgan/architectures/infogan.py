@@ -189,7 +189,7 @@ class InfoGAN(Architecture):
     defaults: ClassVar[dict] = {"batch_size": 128}
     presets: ClassVar[Mapping[str, Preset]] = {
         # D as fast as G: at the paper's rate it learns what sets digits apart long after the categories have settled.
-        # Categories go on to fall into place for as long as it trains, and the rates fall so that they come to rest.
+        # Categories fall into place late, and the rates fall so that they come to rest.
         "mnist_5k": Preset(
             "mnist_5k",
             steps=12_000,
