@@ -229,7 +229,7 @@ class LAPGAN(Architecture):
     # A core's minutes: narrower finer levels, smaller batches, and most of the updates for the coarsest level, which
     # decides what there is to see. `contrast` gives its discriminator's input the norm of a 32 px image.
     presets: ClassVar[dict[str, Preset]] = {
-        "scenes": Preset("scenes", 3000, 64, SMALL, size=10_000),
+        "scenes": Preset("scenes", 9000, 64, SMALL, size=10_000),
         "cifar10": Preset("cifar10", 3000, 64, SMALL),
     }
 
