@@ -35,7 +35,7 @@ from torch import nn
 from fastgan.nn import sync_bn
 from fastgan.ops import update_running_stats_
 from fastgan.ops._conv_bn_act import Geometry, conv_bn_act, takes_kernel
-from fastgan.ops._dispatch import current, transformed
+from fastgan.ops._dispatch import autocasts, current, transformed
 
 __all__ = [
     "ACTIVATIONS",
@@ -361,7 +361,7 @@ def _kind_of_call(args: tuple, kwargs: dict[str, Any]) -> Hashable | None:
     kind: list[Hashable] = [torch.get_num_threads()]
     for value in (*args, *kwargs.values()):
         if isinstance(value, torch.Tensor):
-            kind += value.shape, value.dtype, value.device, torch.is_autocast_enabled(value.device.type)
+            kind += value.shape, value.dtype, value.device, autocasts(value.device.type)
         elif isinstance(value, (int, float, str, type(None))):
             kind.append(type(value))
         else:

@@ -27,7 +27,7 @@ import torch
 
 from fastgan.ops._conv_choices import restore
 from fastgan.ops._convolution import plan, tf32_allowed
-from fastgan.ops._dispatch import use_kernel
+from fastgan.ops._dispatch import autocasts, use_kernel
 from fastgan.ops._library import LIBRARY
 from fastgan.ops.bn_act import (
     activation_backward,
@@ -400,7 +400,7 @@ def _op(name: str):
 def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None):
     """What autocast does to a convolution; BatchNorm's parameters and statistics stay as they are."""
     device = x.device.type
-    if not torch.is_autocast_enabled(device):
+    if not autocasts(device):
         return x, weight, bias
     dtype = torch.get_autocast_dtype(device)
 

@@ -14,7 +14,7 @@ import torch
 
 from fastgan.ops import _library
 
-__all__ = ["IMPLEMENTATIONS", "current", "kernel_gap", "kernels", "transformed", "use", "use_kernel"]
+__all__ = ["IMPLEMENTATIONS", "autocasts", "current", "kernel_gap", "kernels", "transformed", "use", "use_kernel"]
 
 IMPLEMENTATIONS = ("auto", "reference", "kernel")
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -116,6 +116,11 @@ def transformed() -> bool:
     if torch.compiler.is_compiling():
         return False
     return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
+
+
+def autocasts(device: str) -> bool:
+    """Whether torch casts operands of calls made now on this type of device; of some, as meta, it knows nothing."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _out_of_auto(device: torch.device) -> bool:

@@ -27,6 +27,7 @@ from torch import fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastgan.ops._convolution import convolution, convolution_backward
+from fastgan.ops._dispatch import autocasts
 from fastgan.ops._penalty_ops import leaky_mask_mul, penalty_and_gradient
 from fastgan.ops.bn_act import apply_activation
 
@@ -208,7 +209,7 @@ class _Convolution(_Layer):
 def _layer_dtype(h: Tensor) -> torch.dtype:
     """The dtype in which a convolution or linear layer computes, given its input: autocast's where that is on."""
     device = h.device.type
-    cast = torch.is_autocast_enabled(device) and h.dtype != torch.float64
+    cast = autocasts(device) and h.dtype != torch.float64
     return torch.get_autocast_dtype(device) if cast else h.dtype
 
 

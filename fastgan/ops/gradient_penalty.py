@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from fastgan.ops import _noise, _piecewise_linear
+from fastgan.ops._dispatch import autocasts
 from fastgan.ops._penalty_ops import interpolate, penalty
 
 __all__ = ["gradient_penalty"]
@@ -95,7 +96,7 @@ def gradient_penalty(
     Raises:
         ValueError, TypeError: wrong shapes or options; or method="analytic" for a critic it does not cover, and why.
     """
-    under_autocast = isinstance(real, torch.Tensor) and torch.is_autocast_enabled(real.device.type)
+    under_autocast = isinstance(real, torch.Tensor) and autocasts(real.device.type)
     if under_autocast:
         real, fake = _widened(real), _widened(fake)
     _check(critic, real, fake, weight, target, critic_args, epsilon, method)

@@ -1090,3 +1090,9 @@ def test_other_calls_are_asked_about_again(call, fused_op, monkeypatch):
     finally:
         torch.set_num_threads(threads)
     assert len(asked) == 2
+
+
+def test_models_without_data(implementation):
+    """On the meta device, of which autocast knows nothing."""
+    model = fuse(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())).to("meta")
+    assert model(torch.empty(2, 3, 8, 8, device="meta")).shape == (2, 8, 6, 6)

@@ -681,3 +681,10 @@ def test_below_the_size_two_products_of_our_own_are_worth_a_call(monkeypatch):
     ):
         monkeypatch.setattr("fastgan.ops._conv_bn_act.plan", lambda *_, plan=plan: tuple(plan))
         assert worthwhile(conv, x, w, True, "relu") == worth
+
+
+@DIRECTIONS
+def test_tensors_without_data(transposed):
+    x, w = torch.empty(2, 4, 8, 8, device="meta"), torch.empty(4, 4, 3, 3, device="meta")
+    op = conv_transpose2d_bn_act if transposed else conv2d_bn_act
+    assert op(x, w, padding=1).y.shape == (2, 4, 8, 8)
