@@ -1,5 +1,5 @@
-// The ops bn_act, bn_act_backward_reduce, bn_act_backward_elemt, bn_stats and update_running_stats_ for any device, over its passes (CpuPasses in
-// bn_act_cpu.h says what each does). A device registers them with
+// The ops bn_stats, update_running_stats_, bn_act, bn_act_backward_reduce and bn_act_backward_elemt for any device, over its
+// passes (CpuPasses in bn_act_cpu.h says what each does). A device registers them with
 //     STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, m) { register_bn_act<CpuPasses>(m); }
 #pragma once
 

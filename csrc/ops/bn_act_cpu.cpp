@@ -1,4 +1,5 @@
-// The ops bn_stats, update_running_stats_, bn_act, bn_act_backward_reduce and bn_act_backward_elemt on the CPU: checks, allocation, threads.
+// The ops bn_stats, update_running_stats_, bn_act, bn_act_backward_reduce and bn_act_backward_elemt on the CPU:
+// checks, allocation, threads.
 #include "ops/bn_act_cpu.h"
 
 #include <torch/headeronly/util/BFloat16.h>
@@ -34,15 +35,18 @@ std::vector<double> sum_of_parts(const std::vector<double>& partial, int64_t par
   return total;
 }
 
-// running <- (1 - momentum) * running + momentum * values; a (C,) tensor of any floating dtype.
-void average_into(const char* op, const char* argument, Tensor& running, const std::vector<double>& values, double momentum) {
-  const int64_t channels = int64_t(values.size());
+void check_buffer(const char* op, const char* argument, const Tensor& running, int64_t channels) {
   check(running.dim() == 1 && running.size(0) == channels && running.is_contiguous(), op, ": ", argument, " has shape ",
         shape_of(running), running.is_contiguous() ? "" : " and gaps in memory", "; it takes (", channels, ",), contiguous");
+  kernel_dtype(op, argument, running);
+}
+
+// running <- (1 - momentum) * running + momentum * values; a buffer as checked.
+void average_into(Tensor& running, const std::vector<double>& values, double momentum) {
   const auto average = [&](auto* to) {
     using T = std::remove_pointer_t<decltype(to)>;
     using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;  // 16-bit types convert from float alone
-    for (int64_t c = 0; c < channels; c++) {
+    for (size_t c = 0; c < values.size(); c++) {
       T& r = to[c];
       r = T(Wide((1.0 - momentum) * double(Wide(r)) + momentum * values[c]));
     }
@@ -54,7 +58,6 @@ void average_into(const char* op, const char* argument, Tensor& running, const s
     case ScalarType::BFloat16: return average(static_cast<torch::headeronly::BFloat16*>(running.mutable_data_ptr()));
     default: break;
   }
-  kernel_dtype(op, argument, running);  // refuses it
 }
 
 void check_same_shape(const char* op, const char* argument, const Tensor& t, const Tensor& z) {
@@ -176,8 +179,10 @@ void CpuPasses::update_running_stats_(Tensor running_mean, Tensor running_var, c
   const std::vector<double> means = channel_values(op, "mean", mean, channels, 0);
   std::vector<double> variances = channel_values(op, "invstd", invstd, channels, 1);
   for (double& v : variances) v = bessel_correction(count) * (1.0 / (v * v) - eps);
-  average_into(op, "running_mean", running_mean, means, momentum);
-  average_into(op, "running_var", running_var, variances, momentum);
+  check_buffer(op, "running_mean", running_mean, channels);  // both before either is changed
+  check_buffer(op, "running_var", running_var, channels);
+  average_into(running_mean, means, momentum);
+  average_into(running_var, variances, momentum);
 }
 
 void CpuPasses::normalize(const Tensor& z, const Tensor& mean, const Tensor& invstd, const OptionalTensor& gamma,

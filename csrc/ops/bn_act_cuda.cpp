@@ -1,4 +1,5 @@
-// The ops bn_stats, update_running_stats_, bn_act, bn_act_backward_reduce and bn_act_backward_elemt on CUDA devices: checks, allocation, stream.
+// The ops bn_stats, update_running_stats_, bn_act, bn_act_backward_reduce and bn_act_backward_elemt on CUDA devices:
+// checks, allocation, stream.
 #include "ops/bn_act_cuda.h"
 
 #include "cuda/bn_act.h"

@@ -36,11 +36,6 @@ from fastgan.registry import register
 
 __all__ = ["ACGAN", "Discriminator"]
 
-# for presets: half the discriminator's channels, of which the paper's dropout leaves too few to learn classes from
-SMALL = {"ngf": 32, "ndf": 8, "dropout": 0.2, "lr": 4e-4}
-# in colour half the channels let grids through, and a fast discriminator loses what it had
-SMALL_IN_COLOR = {"image_size": 32, "ngf": 32, "dropout": 0.2}
-
 
 class Discriminator(nn.Module):
     """Images (N, channels, image_size, image_size) -> logits of being real (N,), class logits (N, num_classes)."""
@@ -72,8 +67,10 @@ class ACGAN(Architecture):
     conditions: ClassVar[tuple[str, ...]] = ("label",)
     defaults: ClassVar[dict] = {"batch_size": 100}
     presets: ClassVar[dict] = {
-        "scenes": Preset("scenes?label=color", 2500, 64, SMALL_IN_COLOR, 4096),
-        "fashion_mnist": Preset("fashion_mnist", 4000, 64, SMALL),
+        # in colour half of D's channels let grids through, and a fast D loses what it had
+        "scenes": Preset("scenes?label=color", 2500, 64, {"image_size": 32, "ngf": 32, "dropout": 0.2}, 4096),
+        # half of D's channels, of which the paper's dropout leaves too few to learn classes from
+        "fashion_mnist": Preset("fashion_mnist", 4000, 64, {"ngf": 32, "ndf": 8, "dropout": 0.2, "lr": 4e-4}),
     }
 
     @dataclass(frozen=True)

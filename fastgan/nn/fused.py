@@ -114,9 +114,6 @@ class Plan:
     # right whatever has changed since, and spares a small network the question, some 50 us a chain.
     declined: dict[Hashable, frozenset[ChainNames]] = field(default_factory=dict)
 
-    def is_declined(self, kind: Hashable | None, names: ChainNames) -> bool:
-        return kind is not None and names in self.declined.get(kind, ())
-
     def decline(self, kind: Hashable | None, chains: Iterable[ChainNames]) -> None:
         known = self.declined.get(kind, frozenset())
         if kind is not None and (known or len(self.declined) < _MOST_KINDS):
@@ -374,7 +371,8 @@ def _armed_chains(root: nn.Module, kind: Hashable | None, args: tuple, kwargs: d
     if _calls_for_plain_layers():
         return []
     plan = root._fuse_plan
-    chains = [names for names in plan.chains if not plan.is_declined(kind, names)]
+    declined = plan.declined.get(kind, ())
+    chains = [names for names in plan.chains if names not in declined]
     if any(len(names) > 1 for names in chains) and not _takes_a_traced_path(root, args, kwargs):
         chains = [names for names in chains if len(names) == 1]  # a convolution alone is right on every path
     armed, lost = [], []
